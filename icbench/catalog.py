@@ -1,0 +1,101 @@
+"""The names of variants are the names of files. Nothing here imports a variant until it is asked for.
+
+A file's docstring begins with the line that `icbench list` shows; the keyword-only arguments of its function `build`
+are the variant's options, with their types (see icbench/values.py) and defaults. Both are read from the source, so
+that a grid is checked, and `icbench list` answers, without importing torch.
+"""
+
+import ast
+import importlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from icbench.errors import UserError, suggest
+from icbench.values import TYPES, Scalar, ValueType
+
+_PACKAGE = Path(__file__).parent
+_FOLDERS = {
+    "norms": "nets/norms",
+    "orderings": "nets/orderings",
+    "optimizers": "train/optimizers",
+    "datasets": "data/sets",
+}
+_RECIPES = _PACKAGE / "recipes"
+
+KINDS = ("norms", "orderings", "datasets", "recipes", "optimizers")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a variant."""
+
+    type: ValueType
+    default: Scalar
+
+
+@cache
+def names(kind: str) -> tuple[str, ...]:
+    """The names of all variants of a kind, sorted."""
+    if kind == "recipes":
+        return tuple(sorted(path.stem for path in _RECIPES.glob("*.yaml")))
+    files = (_PACKAGE / _FOLDERS[kind]).glob("[a-z]*.py")
+    return tuple(sorted(path.stem.replace("_", "-") for path in files))
+
+
+def recipe_file(name: str) -> Path:
+    """The file of a recipe. Raises UserError when there is none of that name."""
+    _check("recipes", name)
+    return _RECIPES / f"{name}.yaml"
+
+
+@cache
+def summary(kind: str, name: str) -> str:
+    """The first line of a variant's docstring, or of a recipe's leading comment."""
+    if kind == "recipes":
+        return recipe_file(name).read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
+    return (ast.get_docstring(_source(kind, name)) or "").split("\n", 1)[0]
+
+
+@cache
+def options(kind: str, name: str) -> dict[str, Option]:
+    """The options of a variant: the keyword-only arguments of its `build`."""
+    for node in _source(kind, name).body:
+        if isinstance(node, ast.FunctionDef) and node.name == "build":
+            return {
+                argument.arg: Option(_value_type(argument), ast.literal_eval(default))
+                for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+                if default is not None
+            }
+    return {}
+
+
+@cache
+def load(kind: str, name: str) -> ModuleType:
+    """Import a variant."""
+    _check(kind, name)
+    package = _FOLDERS[kind].replace("/", ".")
+    return importlib.import_module(f"icbench.{package}.{_stem(name)}")
+
+
+@cache
+def _source(kind: str, name: str) -> ast.Module:
+    _check(kind, name)
+    file = _PACKAGE / _FOLDERS[kind] / f"{_stem(name)}.py"
+    return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+
+
+def _check(kind: str, name: str) -> None:
+    if name not in names(kind):
+        raise UserError(f"there is no {kind.removesuffix('s')} {name!r}.", suggest(name, names(kind)))
+
+
+def _stem(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _value_type(argument: ast.arg) -> ValueType:
+    annotation = argument.annotation
+    assert isinstance(annotation, ast.Name), f"option {argument.arg} needs one of the types of icbench/values.py"
+    return TYPES[annotation.id]

@@ -1,0 +1,185 @@
+"""What one run is: a configuration and a seed; its canonical form, run id and cell id.
+
+The canonical form is JSON: defaults filled in, keys sorted, what cannot matter dropped, the recipe by content and not
+by name. Two spellings of one experiment are one run. A run id never changes for a configuration that once had one:
+a field added later must be left out of the canonical form while it has the value that all earlier runs had.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from icbench.values import Scalar
+
+BLOCKS = ("basic", "bottleneck")
+PRECISIONS = ("float32", "tf32", "bfloat16")
+SPLITS = ("test", "heldout")
+FILLS = ("edge", "zero")
+INITIALIZATIONS = ("he-truncated-normal", "he-normal", "torch-default")
+PADDINGS = ("trailing", "symmetric")
+
+# Layers of a residual branch, and so what depth - 2 is a multiple of: 6n + 2 or 9n + 2.
+LAYERS_PER_UNIT_OF_DEPTH = {"basic": 6, "bottleneck": 9}
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A named variant with all its options, sorted by name: `group` with `epsilon=1e-05, groups=8`."""
+
+    name: str
+    options: tuple[tuple[str, Scalar], ...] = ()
+
+    def __str__(self) -> str:
+        return self.name + "".join(f" {key}={value}" for key, value in self.options)
+
+    def canonical(self) -> dict[str, Scalar]:
+        return {"name": self.name, **dict(self.options)}
+
+
+@dataclass(frozen=True, slots=True)
+class WeightDecay:
+    """Coupled L2 decay (torch's `weight_decay`, the gradient of decay/2 * sum(w^2)) of each parameter group."""
+
+    convolution: float
+    classifier: float
+    other: float
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """Random shift of up to `shift` pixels in each direction, new pixels by `fill`; horizontal flip of every second."""
+
+    shift: int
+    fill: str
+    flip: bool
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training procedure. `label` and `norm_defaults` name and shape things but are not hashed by themselves."""
+
+    optimizer: Variant
+    learning_rate: float
+    learning_rate_steps: tuple[tuple[int, float], ...]
+    epochs: int
+    batch_size: int
+    weight_decay: WeightDecay
+    augmentation: Augmentation
+    subtract_pixel_mean: bool
+    convolution_bias: bool
+    initialization: str
+    downsample_padding: str
+    norm_defaults: tuple[tuple[str, tuple[tuple[str, Scalar], ...]], ...] = field(compare=False)
+    label: str = field(compare=False)
+
+    @cached_property
+    def canonical(self) -> dict[str, Any]:
+        """The content that makes the run id; `norm_defaults` enter it through the norm's options instead."""
+        return {
+            "augmentation": _fields(self.augmentation),
+            "batch_size": self.batch_size,
+            "convolution_bias": self.convolution_bias,
+            "downsample_padding": self.downsample_padding,
+            "epochs": self.epochs,
+            "initialization": self.initialization,
+            "learning_rate": self.learning_rate,
+            "learning_rate_steps": [list(step) for step in self.learning_rate_steps],
+            "optimizer": self.optimizer.canonical(),
+            "subtract_pixel_mean": self.subtract_pixel_mean,
+            "weight_decay": _fields(self.weight_decay),
+        }
+
+    @cached_property
+    def canonical_json(self) -> str:
+        return _json(self.canonical)
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """One run. `dropout` is None where the ordering has no dropout; `ordering` is never the alias `baseline`."""
+
+    dataset: str
+    block: str
+    depth: int
+    width: int
+    ordering: str
+    norm: Variant
+    dropout: float | None
+    recipe: Recipe
+    precision: str
+    split: str
+    seed: int
+
+    def cell_json(self) -> str:
+        """The canonical form without the seed."""
+        head: dict[str, Any] = {"block": self.block, "dataset": self.dataset, "depth": self.depth}
+        if self.dropout is not None:
+            head["dropout"] = self.dropout
+        head |= {"norm": self.norm.canonical(), "ordering": self.ordering, "precision": self.precision}
+        tail = {"split": self.split, "width": self.width}
+        # The recipe, by far the longest part, is spelled once a recipe and not once a run.
+        return f'{_json(head)[:-1]},"recipe":{self.recipe.canonical_json},{_json(tail)[1:]}'
+
+    def canonical_json(self) -> str:
+        """The canonical form: JSON with sorted keys and no spaces."""
+        return with_seed(self.cell_json(), self.seed)
+
+    @property
+    def run_id(self) -> str:
+        """The first 12 hex digits of the SHA-256 of the canonical form."""
+        return digest(self.canonical_json())
+
+    @property
+    def cell_id(self) -> str:
+        """As the run id, without the seed: the runs that differ in nothing but the seed share it."""
+        return digest(self.cell_json())
+
+    def label(self) -> str:
+        """The run in a few words, for people."""
+        words = [self.ordering, f"{self.dataset}", f"{self.block}-{self.depth}"]
+        if self.width != 16:
+            words.append(f"width {self.width}")
+        if self.norm.name != "batch":
+            words.append(str(self.norm))
+        if self.dropout is not None:
+            words.append(f"dropout {self.dropout:g}")
+        return " ".join([*words, f"seed {self.seed}"])
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of a sweep: one configuration, its seeds, and the run id of each."""
+
+    config: RunConfig
+    cell_id: str
+    seeds: tuple[int, ...]
+    run_ids: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: RunConfig, seeds: tuple[int, ...]) -> "Cell":
+        text = config.cell_json()
+        return cls(config, digest(text), seeds, tuple(digest(with_seed(text, seed)) for seed in seeds))
+
+    def runs(self) -> list[tuple[str, RunConfig]]:
+        """Each run id with its configuration."""
+        return [(i, replace(self.config, seed=seed)) for i, seed in zip(self.run_ids, self.seeds, strict=True)]
+
+
+def with_seed(cell_json: str, seed: int) -> str:
+    """Put the seed where the sorted keys want it: before `split`, the first key after it."""
+    before, after = cell_json.rsplit(',"split":', 1)
+    return f'{before},"seed":{seed},"split":{after}'
+
+
+def digest(canonical: str) -> str:
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _fields(value: WeightDecay | Augmentation) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__slots__}

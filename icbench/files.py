@@ -1,0 +1,59 @@
+"""Files that appear whole or not at all, whatever is killed at whatever moment."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+
+def write_whole(target: Path, write: Callable[[IO[bytes]], object], *, durable: bool = True) -> None:
+    """Have `write` fill a hidden file beside `target`, bring it to the disk, then rename it to `target`.
+
+    A reader sees the old file or the new one. What a killed writer leaves behind is named `.tmp-*`, which Parquet
+    readers skip. Without `durable` the file may be lost or damaged in a power cut, though not by a killed process.
+    """
+    temporary = target.with_name(f".tmp-{target.name}-{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        _sync_directory(target.parent)
+
+
+def write_json(target: Path, value: Any, *, durable: bool = True) -> None:
+    """Write `value` as JSON, whole or not at all."""
+    text = json.dumps(value, indent=1, allow_nan=False)
+    write_whole(target, lambda file: file.write(text.encode()), durable=durable)
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove what killed writers of `target` left behind; nobody else may be writing it."""
+    for leftover in target.parent.glob(f".tmp-{target.name}-*"):
+        leftover.unlink(missing_ok=True)
+
+
+def read_json(file: Path) -> Any:
+    """The JSON in `file`, or None when there is none or it is damaged."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _sync_directory(folder: Path) -> None:
+    """Make a rename last through a power cut, where the file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

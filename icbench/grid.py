@@ -1,0 +1,269 @@
+"""grid.yaml -> the cells of a sweep; every mistake is named with file, line and what would have been right."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from icbench.config import Cell, Recipe, RunConfig, Variant
+from icbench.errors import suggest
+from icbench.resolve import DEFAULTS, Fields, Given, check_field, fields_of, ordering_name, parse_field, resolve
+from icbench.yamlfile import Document, Mistake, Path_, read
+
+_KEYS = ("name", "question", "recipe", "fixed", "grid", "zip", "include", "exclude", "seeds", "baseline")
+_SECTIONS = ("fixed", "grid", "zip")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a grid names: its cells, each once, in the grid's order, and the baseline of each by cell id."""
+
+    name: str
+    question: str
+    file: Path
+    text: str
+    cells: tuple[Cell, ...]
+    baselines: dict[str, str]
+
+    @property
+    def run_ids(self) -> list[str]:
+        return [run_id for cell in self.cells for run_id in cell.run_ids]
+
+    def runs(self) -> list[tuple[str, RunConfig]]:
+        return [run for cell in self.cells for run in cell.runs()]
+
+
+def load(file: Path) -> Sweep:
+    """Read a grid. Raises UserError for any mistake in it; nothing is written."""
+    document = read(file)
+    try:
+        return _sweep(document)
+    except Mistake as mistake:
+        raise document.error(mistake) from None
+
+
+def _sweep(document: Document) -> Sweep:
+    data = document.data
+    if not isinstance(data, dict):
+        raise Mistake((), "the file holds no grid.", f"A grid maps some of these keys to values: {', '.join(_KEYS)}.")
+    for key in data:
+        if key not in _KEYS:
+            raise Mistake((key,), f"a grid has no key {key!r}.", _elsewhere(key) or suggest(key, _KEYS))
+    fixed = _fixed(data)
+    axes, rows = _grid(data), _zip(data)
+    _check_given_once(fixed, axes, rows)
+    seeds = _seeds(data)
+    combinations = _excluded(data, (fixed | axis | row for axis in _product(axes) for row in rows))
+    combinations += [fixed | fields for fields in _entries(data, "include")]
+    if not combinations:
+        raise Mistake(
+            ("exclude",), "the grid is empty: 'exclude' leaves no run.", "Exclude less, or include something."
+        )
+    cells = {cell.cell_id: cell for cell in (Cell.of(resolve(fields), seeds) for fields in combinations)}
+    return Sweep(
+        name=_name(data, document.file),
+        question=_text(data, "question"),
+        file=document.file,
+        text=document.text,
+        cells=tuple(cells.values()),
+        baselines=_baselines(data, cells),
+    )
+
+
+def _elsewhere(key: str) -> str:
+    """The remedy for a configuration's field that stands at the top."""
+    if key in DEFAULTS or key in ("dataset", "depth", "ordering"):
+        return f"It is a field of a configuration: write it in fixed: {{{key}: ...}} or grid: {{{key}: [...]}}."
+    return "Write seeds: 3, or seeds: [0, 1, 2]." if key == "seed" else ""
+
+
+def _text(data: dict[str, Any], key: str) -> str:
+    value = data.get(key, "")
+    if not isinstance(value, str):
+        raise Mistake((key,), f"{key}: {value!r} should be words.", "Put it in quotes.")
+    return value
+
+
+def _name(data: dict[str, Any], file: Path) -> str:
+    """The sweep's name; it names a directory."""
+    name = _text(data, "name") if "name" in data else file.stem
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        problem = (
+            f"name: {name!r} cannot name a directory."
+            if "name" in data
+            else f"the file's name {name!r} is no name for a sweep."
+        )
+        raise Mistake(
+            ("name",), problem, "Write name: with letters, digits, '.', '_' and '-', a letter or digit first."
+        )
+    return name
+
+
+def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
+    value = data.get(key, {})
+    if not isinstance(value, dict):
+        raise Mistake((key,), f"{key}: {value!r} should map fields to values.")
+    return value
+
+
+def _field_mapping(raw: object, path: Path_, what: str) -> Fields:
+    if not isinstance(raw, dict) or not raw:
+        raise Mistake(path, f"{what} {raw!r} should map fields to values, as in {{ordering: baseline}}.")
+    for field in raw:
+        check_field(field, (*path, field))
+    return {field: parse_field(field, value, (*path, field)) for field, value in raw.items()}
+
+
+def _fixed(data: dict[str, Any]) -> Fields:
+    fixed = _field_mapping(data["fixed"], ("fixed",), "fixed:") if _mapping(data, "fixed") else {}
+    if "recipe" in data:
+        if "recipe" in fixed:
+            raise Mistake(
+                ("fixed", "recipe"), "the recipe is given twice, in 'fixed' and by itself.", "Keep one of them."
+            )
+        fixed["recipe"] = parse_field("recipe", data["recipe"], ("recipe",))
+    return fixed
+
+
+def _axis(field: str, raw: object, path: Path_) -> list[Given]:
+    check_field(field, path)
+    if not isinstance(raw, list):
+        raise Mistake(path, f"{field}: {raw!r} should be a list of values.", f"Write [{raw}], or put it into fixed.")
+    if not raw:
+        raise Mistake(path, f"{field}: the list is empty, so the grid would be.", "Give at least one value.")
+    return [parse_field(field, value, (*path, index)) for index, value in enumerate(raw)]
+
+
+def _grid(data: dict[str, Any]) -> dict[str, list[Given]]:
+    if "grid" in data and not _mapping(data, "grid"):
+        raise Mistake(
+            ("grid",), "the grid is empty.", "Give it an axis, as in {dropout: [0.05, 0.1]}, or leave 'grid' out."
+        )
+    return {field: _axis(field, raw, ("grid", field)) for field, raw in _mapping(data, "grid").items()}
+
+
+def _zip(data: dict[str, Any]) -> list[Fields]:
+    """The rows of 'zip'; one row without fields when there is none."""
+    if "zip" in data and not _mapping(data, "zip"):
+        raise Mistake(("zip",), "'zip' is empty.", "Give it lists of equal length, or leave it out.")
+    axes = {field: _axis(field, raw, ("zip", field)) for field, raw in _mapping(data, "zip").items()}
+    lengths = {field: len(values) for field, values in axes.items()}
+    if len(set(lengths.values())) > 1:
+        counted = ", ".join(f"{field} has {length}" for field, length in lengths.items())
+        raise Mistake(
+            ("zip",),
+            f"the lists of 'zip' differ in length: {counted}.",
+            "They move together, so give each the same number of values.",
+        )
+    return [dict(zip(axes, row, strict=True)) for row in zip(*axes.values(), strict=True)] if axes else [{}]
+
+
+def _check_given_once(fixed: Fields, axes: dict[str, list[Given]], rows: list[Fields]) -> None:
+    sections: dict[str, Any] = {"fixed": fixed, "grid": axes, "zip": rows[0]}
+    for later, earlier in (("grid", "fixed"), ("zip", "fixed"), ("zip", "grid")):
+        for field in sections[later]:
+            if field in sections[earlier]:
+                first = (
+                    "by itself"
+                    if (earlier, field) == ("fixed", "recipe") and fixed[field].path == ("recipe",)
+                    else f"in {earlier!r}"
+                )
+                raise Mistake(
+                    (later, field), f"{field!r} is given twice, {first} and in {later!r}.", "Keep one of them."
+                )
+
+
+def _seeds(data: dict[str, Any]) -> tuple[int, ...]:
+    raw = data.get("seeds", 1)
+    right = "seeds should be a number from 1 up, or a list of different whole numbers from 0 up"
+    if isinstance(raw, int) and not isinstance(raw, bool) and raw >= 1:
+        return tuple(range(raw))
+    if not isinstance(raw, list) or not raw:
+        raise Mistake(("seeds",), f"seeds: {raw!r}; {right}.")
+    for index, seed in enumerate(raw):
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise Mistake(("seeds", index), f"seeds: {seed!r}; {right}.")
+    if len(set(raw)) < len(raw):
+        twice = next(seed for seed in raw if raw.count(seed) > 1)
+        raise Mistake(("seeds",), f"seeds: {twice} stands there twice; {right}.")
+    return tuple(raw)
+
+
+def _product(axes: dict[str, list[Given]]) -> Iterator[Fields]:
+    return (dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
+
+
+def _entries(data: dict[str, Any], key: str) -> list[Fields]:
+    """The entries of 'include' or 'exclude'."""
+    raw = data.get(key, [])
+    if not isinstance(raw, list):
+        raise Mistake(
+            (key,), f"{key}: {raw!r} should be a list of mappings, as in [{{ordering: baseline, depth: 20}}]."
+        )
+    return [_field_mapping(entry, (key, index), f"{key}:") for index, entry in enumerate(raw)]
+
+
+def _excluded(data: dict[str, Any], combinations: Iterator[Fields]) -> list[Fields]:
+    """The combinations that no entry of 'exclude' matches; each entry must match one."""
+    entries = _entries(data, "exclude")
+    if not entries:
+        return list(combinations)
+    used = [False] * len(entries)
+    kept = []
+    for fields in combinations:
+        hits = [_matches(entry, fields) for entry in entries]
+        used = [before or hit for before, hit in zip(used, hits, strict=True)]
+        if not any(hits):
+            kept.append(fields)
+    for index, hit in enumerate(used):
+        if not hit:
+            raise Mistake(
+                ("exclude", index), "this entry of 'exclude' matches no run of the grid.", "Mend or remove it."
+            )
+    return kept
+
+
+def _matches(entry: Fields, fields: Fields) -> bool:
+    """Whether a combination, its defaults filled in, has every value of `entry`."""
+    return all(name in fields or name in DEFAULTS for name in entry) and all(
+        _same(name, given.value, fields[name].value if name in fields else DEFAULTS[name], fields)
+        for name, given in entry.items()
+    )
+
+
+def _same(name: str, wanted: Any, actual: Any, fields: Fields) -> bool:
+    if name == "ordering":
+        block = fields["block"].value if "block" in fields else DEFAULTS["block"]
+        return ordering_name(wanted, block) == ordering_name(actual, block)
+    if isinstance(wanted, Variant) and isinstance(actual, Variant):
+        return wanted.name == actual.name and set(wanted.options) <= set(actual.options)
+    if isinstance(wanted, Recipe):
+        return bool(wanted == actual)
+    return bool(wanted == actual)
+
+
+def _baselines(data: dict[str, Any], cells: dict[str, Cell]) -> dict[str, str]:
+    """The baseline cell of each cell, as 'baseline' defines it; a cell that is its own baseline has none."""
+    if "baseline" not in data:
+        return {}
+    change = _field_mapping(data["baseline"], ("baseline",), "baseline:")
+    baselines: dict[str, str] = {}
+    for cell in cells.values():
+        try:
+            config = resolve(fields_of(cell.config) | change)
+        except Mistake as mistake:
+            problem = f"the baseline of {_describe(cell.config)}: {mistake.problem}"
+            raise Mistake(("baseline",), problem, mistake.remedy) from None
+        baseline = config.cell_id
+        if baseline not in cells:
+            problem = f"the sweep lacks the baseline of {_describe(cell.config)}."
+            raise Mistake(("baseline",), problem, f"It would be {_describe(config)}: put it into grid or include.")
+        if baseline != cell.cell_id:
+            baselines[cell.cell_id] = baseline
+    return baselines
+
+
+def _describe(config: RunConfig) -> str:
+    return f"({config.label().rsplit(' seed ', 1)[0]})"

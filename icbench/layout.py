@@ -1,0 +1,137 @@
+"""Every path beneath a results directory, said once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The working files of one run, under `results/work/RUNID/`."""
+
+    folder: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held (flock) by the one worker that trains this run; the kernel lets go when that worker dies."""
+        return self.folder / "lock"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def progress(self) -> Path:
+        """The heartbeat: epoch, images per second and time of the last sign of life, as JSON."""
+        return self.folder / "progress.json"
+
+    @property
+    def attempts(self) -> Path:
+        """How often a worker began this run, and how often in a row it died without finishing an epoch, as JSON."""
+        return self.folder / "attempts.json"
+
+    @property
+    def failure(self) -> Path:
+        """Why the run failed, as JSON; it is not tried again while this file stands."""
+        return self.folder / "failure.json"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.txt"
+
+
+@dataclass(frozen=True)
+class SweepFiles:
+    """What belongs to one sweep, under `results/sweeps/NAME/`."""
+
+    folder: Path
+
+    @property
+    def grid(self) -> Path:
+        """The grid as last submitted."""
+        return self.folder / "grid.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """The run ids that the grid named when it was last submitted, as JSON."""
+        return self.folder / "sweep.json"
+
+    @property
+    def ledger(self) -> Path:
+        """One JSON file for each submission: when, by whom, what was missing, which jobs."""
+        return self.folder / "ledger"
+
+    def submission(self, submission_id: str) -> "SubmissionFiles":
+        return SubmissionFiles(self.folder / "submissions" / submission_id)
+
+
+@dataclass(frozen=True)
+class SubmissionFiles:
+    """What one `icbench sweep` and its workers share, under `results/sweeps/NAME/submissions/ID/`."""
+
+    folder: Path
+
+    @property
+    def packs(self) -> Path:
+        """The packs of runs, pickled: worker k does pack k first, then helps with the others."""
+        return self.folder / "packs.pickle"
+
+    @property
+    def lifeline(self) -> Path:
+        """Held (flock) by the sweep; workers whose lifeline is let go of store a checkpoint and end."""
+        return self.folder / "lifeline"
+
+    @property
+    def submitit(self) -> Path:
+        return self.folder / "submitit"
+
+    def events(self, worker: int) -> Path:
+        """What worker `worker` began and ended, one JSON object a line; written by that worker alone."""
+        return self.folder / f"worker-{worker}.jsonl"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A results directory."""
+
+    root: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def epochs(self) -> Path:
+        return self.root / "epochs"
+
+    @property
+    def compacted(self) -> Path:
+        return self.root / "compacted"
+
+    @property
+    def sweeps(self) -> Path:
+        return self.root / "sweeps"
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work"
+
+    def table(self, name: str) -> Path:
+        """The folder of a table's small files: `runs` or `epochs`."""
+        return self.root / name
+
+    def row(self, table: str, run_id: str) -> Path:
+        """One run's file in a table. `runs/RUNID.parquet` is written last: where it stands, the run is finished."""
+        return self.root / table / f"{run_id}.parquet"
+
+    def compacted_table(self, name: str) -> Path:
+        return self.compacted / f"{name}.parquet"
+
+    @property
+    def manifest(self) -> Path:
+        return self.compacted / "manifest.json"
+
+    def run(self, run_id: str) -> RunFiles:
+        return RunFiles(self.work / run_id)
+
+    def sweep(self, name: str) -> SweepFiles:
+        return SweepFiles(self.sweeps / name)

@@ -1,0 +1,65 @@
+"""grid - results = missing; what it costs; the packs."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cache
+from heapq import heapify, heapreplace
+
+from icbench import catalog
+from icbench.architecture import multiply_adds
+from icbench.config import RunConfig
+from icbench.grid import Sweep
+
+Run = tuple[str, RunConfig]
+Pack = tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep's runs by what is left to do. `missing` is neither finished nor failed, in the grid's order."""
+
+    sweep: Sweep
+    finished: frozenset[str]
+    failed: frozenset[str]
+    missing: Pack
+
+
+def make(sweep: Sweep, finished: Collection[str], failed: Collection[str]) -> Plan:
+    """Compare a sweep with the ids of finished and failed runs."""
+    ids = frozenset(sweep.run_ids)
+    done = ids & frozenset(finished)
+    lost = (ids & frozenset(failed)) - done
+    missing = tuple(
+        run
+        for cell in sweep.cells
+        if not done.issuperset(cell.run_ids)
+        for run in cell.runs()
+        if run[0] not in done and run[0] not in lost
+    )
+    return Plan(sweep, done, lost, missing)
+
+
+def cost(config: RunConfig) -> float:
+    """Estimated floating-point operations of a run: three forward passes' worth for each training image and epoch."""
+    recipe = config.recipe
+    return _cost_of_epoch(config.dataset, config.block, config.depth, config.width) * recipe.epochs
+
+
+@cache
+def _cost_of_epoch(name: str, block: str, depth: int, width: int) -> float:
+    dataset = catalog.load("datasets", name)
+    forward: float = 2 * multiply_adds(block, depth, width, dataset.SHAPE, dataset.CLASSES)
+    images: float = 3 * dataset.TRAIN_IMAGES + dataset.TEST_IMAGES
+    return forward * images
+
+
+def packs(runs: Collection[Run], count: int) -> list[Pack]:
+    """Deal runs into at most `count` packs of about equal cost: the longest first, each to the lightest pack."""
+    loads = [(0.0, index) for index in range(min(count, len(runs)))]
+    heapify(loads)
+    dealt: list[list[Run]] = [[] for _ in loads]
+    for run in sorted(runs, key=lambda run: -cost(run[1])):
+        load, index = loads[0]
+        heapreplace(loads, (load + cost(run[1]), index))
+        dealt[index].append(run)
+    return [tuple(pack) for pack in dealt]

@@ -1,0 +1,56 @@
+"""What a result owes its reader: which code, which library, which machine."""
+
+import os
+import socket
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from icbench import __version__
+
+
+@cache
+def of_code() -> dict[str, Any]:
+    """icbench's version, and its git commit and whether the tree differs from it; null when it is not run from one."""
+    folder = Path(__file__).parent
+    # Installed somewhere inside another project's repository, icbench's files are not that repository's.
+    tracked = _git(folder, "ls-files", "--error-unmatch", "__init__.py") is not None
+    commit = _git(folder, "rev-parse", "HEAD") if tracked else None
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=normal", "--", ".") if commit else None
+    return {
+        "icbench_version": __version__,
+        "git_commit": commit,
+        "git_dirty": None if changes is None else bool(changes),
+    }
+
+
+def of_machine() -> dict[str, Any]:
+    """Where this process runs."""
+    return {"hostname": socket.gethostname(), "slurm_job_id": os.environ.get("SLURM_JOB_ID")}
+
+
+def of_torch(device: Any) -> dict[str, Any]:
+    """torch's version, threads, and the device by its model's name."""
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({_cpu_model()})"
+    return {"torch_version": torch.__version__, "device": name, "threads": torch.get_num_threads()}
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return "unknown"
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,175 @@
+"""From the fields that a grid gives to a RunConfig: types, names, defaults, and what fits together."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from icbench import catalog, recipe
+from icbench.config import BLOCKS, LAYERS_PER_UNIT_OF_DEPTH, PRECISIONS, SPLITS, Recipe, RunConfig, Variant
+from icbench.errors import suggest
+from icbench.values import TYPES
+from icbench.yamlfile import Mistake, Path_
+
+BASELINE = "baseline"
+_BASELINE_OF_BLOCK = {"basic": "baseline-v1", "bottleneck": "baseline-v2"}
+
+DEFAULTS: dict[str, Any] = {
+    "block": "basic",
+    "width": 16,
+    "norm": Variant("batch"),
+    "dropout": 0.05,
+    "precision": "float32",
+    "split": "test",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A parsed value and where in the file it stands."""
+
+    value: Any
+    path: Path_
+
+
+Fields = dict[str, Given]
+
+
+def _one_of(kind: str, *more: str) -> Callable[[object, Path_, Any], str]:
+    def parse(raw: object, path: Path_, _base: Any = None) -> str:
+        valid = (*more, *catalog.names(kind))
+        if raw not in valid:
+            raise Mistake(path, f"there is no {kind.removesuffix('s')} {raw!r}.", suggest(raw, valid))
+        return str(raw)
+
+    return parse
+
+
+_PARSERS: dict[str, Callable[..., Any]] = {
+    "dataset": _one_of("datasets"),
+    "block": recipe.choice(BLOCKS),
+    "depth": recipe.typed("PositiveInt"),
+    "width": recipe.typed("PositiveInt"),
+    "ordering": _one_of("orderings", BASELINE),
+    "norm": lambda raw, path, _: recipe.parse_variant("norms", raw, path),
+    "dropout": recipe.typed("Rate"),
+    "recipe": lambda raw, path, _: recipe.parse_recipe(raw, path),
+    "precision": recipe.choice(PRECISIONS),
+    "split": recipe.choice(SPLITS),
+}
+FIELDS = tuple(_PARSERS)
+
+
+def parse_field(field: str, raw: object, path: Path_) -> Given:
+    """Parse one value of one field; `path` ends where the value stands. Raises Mistake."""
+    # Messages speak of the field by name; inside a list the path would end in an index.
+    try:
+        return Given(_PARSERS[field](raw, (*path, field), None), path)
+    except Mistake as mistake:
+        at = path + mistake.path[len(path) + 1 :]
+        raise Mistake(at, mistake.problem, mistake.remedy) from None
+
+
+def check_field(field: str, path: Path_) -> None:
+    """Raise Mistake unless `field`, at `path`, is a field of a configuration."""
+    if field in _PARSERS:
+        return
+    if field == "seed":
+        raise Mistake(path, "seeds are given by 'seeds', not as a field.", "Write seeds: 3, or seeds: [0, 1, 2].")
+    if field in recipe.FIELDS:
+        remedy = f"Override it there: recipe: {{name: digits, {field}: ...}}."
+        raise Mistake(path, f"{field!r} is a field of the recipe, not of the configuration.", remedy)
+    raise Mistake(path, f"a configuration has no field {field!r}.", suggest(field, _PARSERS))
+
+
+def resolve(fields: Fields) -> RunConfig:
+    """The configuration (with seed 0) that `fields` and the defaults name. Raises Mistake where they do not fit."""
+    get = {name: given.value for name, given in fields.items()}
+    for field in ("dataset", "depth", "ordering", "recipe"):
+        if field not in get:
+            raise Mistake((), f"the field {field!r} is given nowhere.", "Add it to fixed, grid or zip.")
+    value = DEFAULTS | get
+    block, width, training = value["block"], value["width"], value["recipe"]
+    _check_depth(fields, block, value["depth"])
+    _check_shift(fields, training, value["dataset"])
+    norm = _full_norm(value["norm"], training.norm_defaults)
+    _check_divisors(fields, norm, width)
+    ordering = ordering_name(value["ordering"], block)
+    return RunConfig(
+        dataset=value["dataset"],
+        block=block,
+        depth=value["depth"],
+        width=width,
+        ordering=ordering,
+        norm=norm,
+        dropout=value["dropout"] if _uses_dropout(ordering) else None,
+        recipe=training,
+        precision=value["precision"],
+        split=value["split"],
+        seed=0,
+    )
+
+
+def fields_of(config: RunConfig) -> Fields:
+    """The fields that resolve to `config`; they stand nowhere in a file."""
+    names = (name for name in FIELDS if getattr(config, name) is not None)
+    return {name: Given(getattr(config, name), ()) for name in names}
+
+
+def ordering_name(name: str, block: str) -> str:
+    """The ordering that a name means in nets of that block."""
+    return _BASELINE_OF_BLOCK[block] if name == BASELINE else name
+
+
+@cache
+def _uses_dropout(ordering: str) -> bool:
+    uses: bool = catalog.load("orderings", ordering).ORDERING.uses_dropout
+    return uses
+
+
+@cache
+def _full_norm(given: Variant, defaults: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]) -> Variant:
+    return recipe.fill_options("norms", given, dict(dict(defaults).get(given.name, ())))
+
+
+def _path(fields: Fields, *names: str) -> Path_:
+    """Where the first of the named fields stands."""
+    return next((fields[name].path for name in names if name in fields), ())
+
+
+def _check_depth(fields: Fields, block: str, depth: int) -> None:
+    per = LAYERS_PER_UNIT_OF_DEPTH[block]
+    units, rest = divmod(depth - 2, per)
+    if rest or units < 1:
+        below, above = max(units, 1) * per + 2, (max(units, 0) + 1) * per + 2
+        near = f"{below} or {above}" if below != above else f"{above}"
+        problem = f"depth {depth} is impossible: a {block} ResNet has {per}n+2 layers, n from 1 up."
+        raise Mistake(_path(fields, "depth"), problem, f"The nearest: {near}.")
+
+
+def _check_shift(fields: Fields, training: Recipe, dataset: str) -> None:
+    height, width, _ = _shape(dataset)
+    if training.augmentation.shift >= min(height, width):
+        problem = (
+            f"a shift of {training.augmentation.shift} pixels moves {dataset}'s {height}x{width} images out of sight."
+        )
+        raise Mistake(_path(fields, "recipe"), problem, "Override it: recipe: {name: ..., augmentation: {shift: 1}}.")
+
+
+def _check_divisors(fields: Fields, norm: Variant, width: int) -> None:
+    for name, option in catalog.options("norms", norm.name).items():
+        if option.type is not TYPES["ChannelDivisor"]:
+            continue
+        value = int(dict(norm.options)[name])
+        if width % value:
+            divisors = [str(d) for d in range(1, width + 1) if width % d == 0]
+            problem = (
+                f"norm {norm.name!r} with {name}: {value} cannot divide the {width} channels of a net of width {width}."
+            )
+            raise Mistake(_path(fields, "norm", "width"), problem, f"{name} should be one of {', '.join(divisors)}.")
+
+
+@cache
+def _shape(dataset: str) -> tuple[int, int, int]:
+    shape: tuple[int, int, int] = catalog.load("datasets", dataset).SHAPE
+    return shape
