@@ -1,0 +1,89 @@
+"""A data set on the device: all images there as uint8; crop, flip and normalisation vectorised; no DataLoader."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from icbench.config import Augmentation
+
+
+class EpochPlan(NamedTuple):
+    """What an epoch does with each training image, in order: all (N,), on the device."""
+
+    order: Tensor
+    shift_down: Tensor
+    shift_right: Tensor
+    flip: Tensor
+
+    def rows(self, start: int, stop: int) -> "EpochPlan":
+        return EpochPlan(*(column[start:stop] for column in self))
+
+
+class DeviceData:
+    """The training and test images of one split, ready for one augmentation.
+
+    Images are normalised to x / pixel_maximum - mean, where mean is the per-pixel mean of the training images or 0.
+    The mean is subtracted before an image is shifted or flipped, as Keras' example and He et al. 2016 do, so pixels
+    that a shift brings in are the repeated edge of the normalised image (`edge`) or 0 (`zero`).
+    """
+
+    def __init__(
+        self,
+        arrays: tuple[Any, Any, Any, Any],
+        *,
+        pixel_maximum: int,
+        subtract_mean: bool,
+        augmentation: Augmentation,
+        device: torch.device,
+    ):
+        x_train, y_train, x_test, y_test = arrays
+        shape = x_train.shape[1:]
+        mean = x_train.mean(axis=0, dtype=np.float64) if subtract_mean else np.zeros(shape)
+        mean = (mean / pixel_maximum).astype(np.float32)
+        self.augmentation = augmentation
+        self.device = device
+        self.scale = 1 / pixel_maximum
+        self.height, self.width = shape[:2]
+        self.train_images = torch.from_numpy(self._padded(x_train)).to(device)
+        self.train_mean = torch.from_numpy(self._padded(mean[None])[0]).to(device)
+        self.train_labels = torch.from_numpy(y_train).to(device)
+        self.test_images = torch.from_numpy(x_test).to(device)
+        self.test_mean = torch.from_numpy(mean).to(device)
+        self.test_labels = torch.from_numpy(y_test).to(device)
+        self._down = torch.arange(self.height, device=device)
+        self._right = torch.arange(self.width, device=device)
+
+    @property
+    def train_count(self) -> int:
+        return len(self.train_labels)
+
+    def plan_epoch(self, generator: torch.Generator) -> EpochPlan:
+        """Draw the order and the augmentation of an epoch from a CPU generator."""
+        count, shift = self.train_count, self.augmentation.shift
+        order = torch.randperm(count, generator=generator)
+        shifts = torch.randint(0, 2 * shift + 1, (2, count), generator=generator)
+        flip = torch.randint(0, 2, (count,), generator=generator).bool() & self.augmentation.flip
+        return EpochPlan(*(column.to(self.device) for column in (order, shifts[0], shifts[1], flip)))
+
+    def train_batch(self, plan: EpochPlan, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Images (B, C, H, W) float32, channels_last in memory, and labels (B,), of rows start..stop of the plan."""
+        rows = plan.rows(start, stop)
+        down = (rows.shift_down[:, None] + self._down)[:, :, None]
+        columns = torch.where(rows.flip[:, None], self._right.flip(0), self._right)
+        right = (rows.shift_right[:, None] + columns)[:, None, :]
+        pixels = self.train_images[rows.order[:, None, None], down, right]
+        images = pixels.float().mul_(self.scale).sub_(self.train_mean[down, right])
+        return images.permute(0, 3, 1, 2), self.train_labels[rows.order]
+
+    def test_batch(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """As `train_batch`, of test images start..stop, without augmentation."""
+        images = self.test_images[start:stop].float().mul_(self.scale).sub_(self.test_mean)
+        return images.permute(0, 3, 1, 2), self.test_labels[start:stop]
+
+    def _padded(self, images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """(N, H, W, C) with `shift` more pixels on each side."""
+        shift = self.augmentation.shift
+        margins = ((0, 0), (shift, shift), (shift, shift), (0, 0))
+        return np.pad(images, margins, mode="edge" if self.augmentation.fill == "edge" else "constant")

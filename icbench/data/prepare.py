@@ -1,0 +1,66 @@
+"""Making `DIR/NAME.npz` from torchvision's download, from the official archives, or from another .npz."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from icbench import catalog
+from icbench.data import archives, store
+from icbench.errors import IcbenchError, UserError
+from icbench.files import write_whole
+
+Tell = Callable[[str], None]
+
+
+def prepare(name: str, source: Path | None, data: Path | None, tell: Tell) -> Path:
+    """Make the data set's file, checked and whole or not at all; return it. `tell` hears of the progress.
+
+    Raises UserError: unknown or bundled data set, a source that is not the data set; IcbenchError: no download.
+    """
+    dataset = catalog.load("datasets", name)
+    if not hasattr(dataset, "ARCHIVES"):
+        raise UserError(f"the data set {name} needs no preparing: it ships with icbench.")
+    target = store.file_of(name, data)
+    arrays = _arrays(name, dataset.ARCHIVES, source, tell)
+    tell(f"checking {len(arrays['y_train'])} training and {len(arrays['y_test'])} test images")
+    store.check(name, arrays, source or target)
+    tell(f"writing {target}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(target, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+    return target
+
+
+def _arrays(name: str, parts: archives.Archives, source: Path | None, tell: Tell) -> archives.Arrays:
+    if source is None:
+        with tempfile.TemporaryDirectory() as folder:
+            _download(parts.torchvision_class, Path(folder), tell)
+            return archives.read(parts, Path(folder), tell)
+    if not source.exists():
+        raise UserError("there is no such file or directory.", file=source)
+    if source.is_dir() and (source / f"{name}.npz").is_file():
+        source = source / f"{name}.npz"
+    if source.suffix == ".npz":
+        tell(f"reading {source}")
+        return store.read_npz(name, source)
+    return archives.read(parts, _narrowed(source, parts.prefix), tell)
+
+
+def _narrowed(source: Path, prefix: str) -> Path:
+    """The place in a directory that holds several data sets where this one's files are: its folder or its archive."""
+    inside = sorted(source.glob(f"{prefix}*")) if source.is_dir() else []
+    archive = next((path for path in inside if path.name.endswith(".tar.gz")), source)
+    return next((path for path in inside if path.is_dir()), archive)
+
+
+def _download(torchvision_class: str, folder: Path, tell: Tell) -> None:
+    """Have torchvision fetch the archive, check its md5 sum and unpack it; it shows its own progress bar."""
+    import torchvision
+
+    tell("downloading through torchvision")
+    try:
+        getattr(torchvision.datasets, torchvision_class)(folder, download=True)
+    except (OSError, RuntimeError) as error:
+        remedy = "Fetch the archive elsewhere and add: --from ARCHIVE.tar.gz"
+        raise IcbenchError(f"the download failed: {error}. {remedy}") from None

@@ -1,0 +1,95 @@
+"""Where a data set's file is, and its arrays: `digits` ships with icbench, others are `DIR/NAME.npz`."""
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icbench import catalog
+from icbench.data.archives import Arrays
+from icbench.errors import UserError
+
+_KEYS = ("x_train", "y_train", "x_test", "y_test")
+_HELD_OUT = 10  # one in so many training images of each class
+
+
+def directory(data: Path | None) -> Path:
+    """`--data DIR`, else $ICBENCH_DATA, else ./data."""
+    return data or Path(os.environ.get("ICBENCH_DATA") or "data")
+
+
+def file_of(name: str, data: Path | None) -> Path:
+    """The .npz file of a data set, whether it is there or not."""
+    bundled: Path | None = getattr(catalog.load("datasets", name), "BUNDLED", None)
+    return bundled or directory(data) / f"{name}.npz"
+
+
+def require(name: str, data: Path | None) -> None:
+    """Raise UserError, saying what to type, unless the data set's file is there."""
+    file = file_of(name, data)
+    if not file.is_file():
+        option = f" --data {data}" if data else ""
+        problem = f"the data set {name} is not there ({file} does not exist)."
+        raise UserError(problem, f"Fetch it with: icbench data prepare {name}{option}")
+
+
+def load(name: str, data: Path | None) -> Arrays:
+    """x_train, x_test: (N, H, W, C) uint8; y_train, y_test: (N,) int64. Raises UserError: missing, damaged."""
+    require(name, data)
+    return read_npz(name, file_of(name, data))
+
+
+def read_npz(name: str, file: Path) -> Arrays:
+    """Read and check a data set's .npz."""
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in _KEYS if key in archive}
+    except (ValueError, zipfile.BadZipFile, OSError, EOFError) as error:
+        raise UserError(f"this is no readable .npz file: {error}.", _again(name), file=file) from None
+    check(name, arrays, file)
+    return arrays
+
+
+def check(name: str, arrays: Arrays, source: Path) -> None:
+    """Raise UserError unless `arrays` are the whole data set `name`: keys, shapes, types, labels, pixels."""
+    dataset = catalog.load("datasets", name)
+
+    def fail(problem: str) -> None:
+        raise UserError(f"this is not the whole data set {name}: {problem}.", _again(name), file=source)
+
+    for key in _KEYS:
+        if key not in arrays:
+            fail(f"the array {key} is missing")
+    for split, count in (("train", dataset.TRAIN_IMAGES), ("test", dataset.TEST_IMAGES)):
+        x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
+        if x.shape != (count, *dataset.SHAPE) or x.dtype != np.uint8:
+            fail(f"x_{split} is {x.dtype}{list(x.shape)}, not uint8{[count, *dataset.SHAPE]}")
+        if y.shape != (count,) or y.dtype != np.int64:
+            fail(f"y_{split} is {y.dtype}{list(y.shape)}, not int64{[count]}")
+        if not np.array_equal(np.unique(y), np.arange(dataset.CLASSES)):
+            fail(f"the labels y_{split} are not the classes 0 to {dataset.CLASSES - 1}")
+        if x.max() > dataset.PIXEL_MAXIMUM or x.max() == x.min():
+            fail(f"the pixels x_{split} run from {x.min()} to {x.max()}, not from 0 to {dataset.PIXEL_MAXIMUM}")
+
+
+def split(arrays: Arrays, which: str) -> tuple[Any, Any, Any, Any]:
+    """(x_train, y_train, x_test, y_test) of a split.
+
+    test: as the data set has them. heldout: of each class, a fixed tenth of the training images is tested on and the
+    rest trained on; the test images are not touched.
+    """
+    x, y = arrays["x_train"], arrays["y_train"]
+    if which == "test":
+        return x, y, arrays["x_test"], arrays["y_test"]
+    held_out = np.zeros(len(y), dtype=bool)
+    random = np.random.RandomState(0)  # its stream is frozen by NumPy for good
+    for label in range(int(y.max()) + 1):
+        members = np.flatnonzero(y == label)
+        held_out[random.permutation(members)[: max(1, round(len(members) / _HELD_OUT))]] = True
+    return x[~held_out], y[~held_out], x[held_out], y[held_out]
+
+
+def _again(name: str) -> str:
+    return f"Make it again with: icbench data prepare {name}"

@@ -1,0 +1,28 @@
+"""Initial weights of convolutions and of the classifier (He et al. 2015, arXiv 1502.01852, section 2.2)."""
+
+import math
+
+from torch import nn
+
+# The standard deviation of a standard normal variable that is cut at two standard deviations.
+_CUT_AT_TWO = 0.87962566103423978
+
+
+def initialize(net: nn.Module, how: str) -> None:
+    """Draw every convolution's and linear layer's weight from N(0, 2 / fan_in); biases are 0.
+
+    he-truncated-normal cuts the normal at two standard deviations and rescales it, so that the variance is 2 / fan_in
+    all the same (Keras' he_normal); he-normal does not cut; torch-default leaves what torch's layers chose.
+    """
+    if how == "torch-default":
+        return
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            deviation = math.sqrt(2 / module.weight[0].numel())
+            if how == "he-truncated-normal":
+                scale = deviation / _CUT_AT_TWO
+                nn.init.trunc_normal_(module.weight, std=scale, a=-2 * scale, b=2 * scale)
+            else:
+                nn.init.normal_(module.weight, std=deviation)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,0 +1,10 @@
+"""Instance normalisation over H, W of each image and channel (Ulyanov et al. 2016, arXiv 1607.08022)."""
+
+from torch import nn
+
+from icbench.values import PositiveFloat
+
+
+def build(channels: int, *, epsilon: PositiveFloat = 1e-5) -> nn.Module:
+    """With a learnable scale and shift, as batch norm has; no running statistics."""
+    return nn.InstanceNorm2d(channels, eps=epsilon, affine=True)

@@ -1,0 +1,63 @@
+"""What an ordering is: the same cycle of pieces, cut at another place (Chen et al. 2019, section 4, figure 3).
+
+An ordering is data, so that the grid can ask it whether it uses dropout without importing torch; `nets/resnet.py`
+builds networks from it.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class Piece(Enum):
+    """What networks are put together from."""
+
+    CONV = auto()
+    RELU = auto()
+    NORM = auto()
+    DROPOUT = auto()
+    IC = auto()
+    """Normalisation, then dropout."""
+
+
+CONV, RELU, NORM, DROPOUT, IC = Piece.CONV, Piece.RELU, Piece.NORM, Piece.DROPOUT, Piece.IC
+Pieces = tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """Where the pieces of a ResNet stand.
+
+    stem: before the first unit. layer: repeated twice (basic) or three times (bottleneck) to make a residual branch.
+    after_add: pieces taken off the end of the branch and put after the addition instead. first_unit_without: pieces
+    taken off the beginning of the very first branch, since the stem has just done them. last: after the last unit.
+    head: between the global average pooling and the classifier. for_bottlenecks: what it is in nets of bottlenecks,
+    where that differs.
+    """
+
+    stem: Pieces
+    layer: Pieces
+    after_add: Pieces = ()
+    first_unit_without: Pieces = ()
+    last: Pieces = ()
+    head: Pieces = ()
+    for_bottlenecks: "Ordering | None" = None
+
+    def __post_init__(self) -> None:
+        assert self.stem.count(CONV) == self.layer.count(CONV) == 1
+        assert not self.after_add or self.layer[-len(self.after_add) :] == self.after_add
+        assert self.layer[: len(self.first_unit_without)] == self.first_unit_without
+
+    def of(self, block: str) -> "Ordering":
+        """The ordering in nets of that block."""
+        return self.for_bottlenecks if block == "bottleneck" and self.for_bottlenecks else self
+
+    @property
+    def uses_dropout(self) -> bool:
+        return any(p in (IC, DROPOUT) for p in (*self.stem, *self.layer, *self.last, *self.head))
+
+    def branch(self, layers: int, *, first: bool) -> Pieces:
+        """The residual branch of `layers` layers, up to the addition."""
+        pieces = self.layer * layers
+        if self.after_add:
+            pieces = pieces[: -len(self.after_add)]
+        return pieces[len(self.first_unit_without) :] if first else pieces

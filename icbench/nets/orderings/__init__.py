@@ -1,0 +1,1 @@
+"""Residual-branch orderings, one a file, declared without torch: the grid reads them too."""

@@ -1,0 +1,105 @@
+"""ResNets for small images (He et al. 2015, section 4.2) of basic blocks or bottlenecks, in any ordering.
+
+Depth 6n+2 (basic) or 9n+2 (bottleneck): three stages of n units on maps of full, half and quarter size, with width,
+2*width and 4*width channels (bottlenecks hand on four times as many).
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from icbench.architecture import Convolution, stem, units
+from icbench.nets.ic import IC
+from icbench.nets.ordering import Ordering, Piece
+
+NormFactory = Callable[[int], nn.Module]
+
+
+class Parts:
+    """Makes the pieces that an ordering names, in the way a configuration wants them."""
+
+    def __init__(self, norm: NormFactory, dropout: float, *, bias: bool, trailing_padding: bool):
+        self.norm = norm
+        self.dropout = dropout
+        self.bias = bias
+        self.trailing_padding = trailing_padding
+
+    def sequence(
+        self, pieces: tuple[Piece, ...], channels: int, convolutions: tuple[Convolution, ...]
+    ) -> nn.Sequential:
+        """The pieces one after another, from `channels` on; each CONV takes the next of `convolutions`."""
+        remaining = iter(convolutions)
+        modules: list[nn.Module] = []
+        for piece in pieces:
+            if piece is Piece.CONV:
+                convolution = next(remaining)
+                assert convolution.channels == channels
+                modules.append(self.convolution(convolution))
+                channels = convolution.out
+            else:
+                modules.append(self._other(piece, channels))
+        return nn.Sequential(*modules)
+
+    def convolution(self, shape: Convolution) -> nn.Module:
+        channels, out, kernel, stride = shape
+        if kernel == 3 and stride == 2 and self.trailing_padding:
+            # Keras' 'same': of the row and column of zeros that an even map needs, both are below and right.
+            return nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(channels, out, 3, 2, bias=self.bias))
+        return nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, bias=self.bias)
+
+    def _other(self, piece: Piece, channels: int) -> nn.Module:
+        match piece:
+            case Piece.RELU:
+                return nn.ReLU()
+            case Piece.NORM:
+                return self.norm(channels)
+            case Piece.IC:
+                return IC(self.norm(channels), self.dropout)
+            case Piece.DROPOUT:
+                return nn.Dropout(self.dropout)
+        raise AssertionError(piece)
+
+
+class Unit(nn.Module):
+    """A residual unit: branch(x) + shortcut(x), then what the ordering puts after the addition."""
+
+    def __init__(self, branch: nn.Module, shortcut: nn.Module, after: nn.Module):
+        super().__init__()
+        self.branch = branch
+        self.shortcut = shortcut
+        self.after = after
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.after(self.branch(x) + self.shortcut(x))
+        return out
+
+
+class ResNet(nn.Module):
+    """x: (N, image channels, H, W) -> logits (N, classes)."""
+
+    def __init__(
+        self, parts: Parts, ordering: Ordering, *, block: str, depth: int, width: int, image_channels: int, classes: int
+    ):
+        super().__init__()
+        self.stem = parts.sequence(ordering.stem, image_channels, (stem(image_channels, width),))
+        channels = width
+        chain: list[Unit] = []
+        for unit in units(block, depth, width):
+            branch = ordering.branch(len(unit.branch), first=not chain)
+            shortcut = parts.convolution(unit.shortcut) if unit.shortcut else nn.Identity()
+            out = unit.branch[-1].out
+            chain.append(
+                Unit(
+                    parts.sequence(branch, channels, unit.branch), shortcut, parts.sequence(ordering.after_add, out, ())
+                )
+            )
+            channels = out
+        self.units = nn.Sequential(*chain)
+        self.last = parts.sequence(ordering.last, channels, ())
+        self.head = parts.sequence(ordering.head, channels, ())
+        self.classifier = nn.Linear(channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.last(self.units(self.stem(x)))
+        logits: Tensor = self.classifier(self.head(maps.mean(dim=(2, 3))))
+        return logits
