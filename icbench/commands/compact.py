@@ -1,0 +1,30 @@
+"""`icbench compact`: put the finished runs' small files into one file a table."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from icbench.commands import arguments
+
+if TYPE_CHECKING:
+    from icbench.commands.arguments import Commands
+
+
+def add(commands: "Commands") -> None:
+    parser = commands.add_parser("compact", help="put finished runs' files into one file a table, quick to read")
+    arguments.results(parser)
+    arguments.json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from icbench import monitor, results
+    from icbench.console import plural, print_json
+
+    layout = monitor.require(args.results)
+    count = results.compact(layout)
+    files = [str(layout.compacted_table(table)) for table in results.TABLES]
+    if args.json:
+        print_json({"runs": count, "files": files})
+    else:
+        print(f"{plural(count, 'finished run')} in {' and '.join(files)}. The small files stay.")
+    return 0

@@ -1,0 +1,35 @@
+"""`icbench data`: make the files of data sets that icbench does not ship."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from icbench.commands import arguments
+
+if TYPE_CHECKING:
+    from icbench.commands.arguments import Commands
+
+
+def add(commands: "Commands") -> None:
+    parser = commands.add_parser("data", help="prepare data sets")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    prepare = actions.add_parser("prepare", help="make DIR/NAME.npz from a download, archives or another .npz")
+    prepare.add_argument("name", metavar="NAME", help="cifar10 or cifar100")
+    prepare.add_argument(
+        "--from",
+        dest="source",
+        metavar="DIR_OR_FILE",
+        type=Path,
+        help="archives (python or binary version, packed or not) or a .npz; default: download through torchvision",
+    )
+    arguments.data(prepare)
+    prepare.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from icbench.data.prepare import prepare
+
+    file = prepare(args.name, args.source, args.data, tell=lambda line: print(line, file=sys.stderr, flush=True))
+    print(f"{args.name} is ready: {file}")
+    return 0

@@ -1,0 +1,54 @@
+"""`icbench list`: the names that a grid may use, each with its docstring's first line."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from icbench.commands import arguments
+
+if TYPE_CHECKING:
+    from icbench.commands.arguments import Commands
+
+
+def add(commands: "Commands") -> None:
+    from icbench.catalog import KINDS
+
+    parser = commands.add_parser("list", help="list norms, orderings, data sets, recipes, optimisers")
+    parser.add_argument(
+        "kind", metavar="KIND", nargs="?", choices=KINDS, help=f"one of {', '.join(KINDS)} (default: all)"
+    )
+    arguments.json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from icbench.catalog import KINDS
+    from icbench.console import console, print_json, table
+
+    kinds = [args.kind] if args.kind else KINDS
+    if args.json:
+        print_json({kind: _entries(kind) for kind in kinds})
+        return 0
+    out = console()
+    for kind in kinds:
+        entries = table(kind)
+        entries.add_column("name", no_wrap=True)
+        if any(entry["options"] for entry in _entries(kind)):
+            entries.add_column("options")
+        entries.add_column("what it is")
+        for entry in _entries(kind):
+            options = ", ".join(f"{name}: {value}" for name, value in entry["options"].items())
+            entries.add_row(entry["name"], *([options] if len(entries.columns) == 3 else []), entry["summary"])
+        out.print(entries)
+    return 0
+
+
+def _entries(kind: str) -> list[dict[str, Any]]:
+    from icbench import catalog
+
+    def defaults(name: str) -> dict[str, Any]:
+        return {} if kind == "recipes" else {key: option.default for key, option in catalog.options(kind, name).items()}
+
+    return [
+        {"name": name, "summary": catalog.summary(kind, name), "options": defaults(name)}
+        for name in catalog.names(kind)
+    ]

@@ -1,0 +1,108 @@
+"""`icbench plan`: what a grid names, what of it is done, and how the rest would be packed."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from icbench.commands import arguments
+
+if TYPE_CHECKING:
+    from icbench.commands.arguments import Commands
+    from icbench.grid import Sweep
+    from icbench.layout import Layout
+    from icbench.plan import Pack, Plan
+
+_CELLS_SHOWN = 40
+
+
+def add(commands: "Commands") -> None:
+    parser = commands.add_parser("plan", help="show a grid's runs, what is done and missing, and the packs")
+    arguments.grid(parser)
+    arguments.results(parser)
+    arguments.profile(parser)
+    arguments.json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from icbench import grid, plan, profile
+    from icbench.layout import Layout
+
+    sweep, machine = grid.load(args.grid), profile.load(args.profile)
+    todo = compare(sweep, Layout(args.results))
+    show(todo, plan.packs(todo.missing, machine.workers), as_json=args.json)
+    return 0
+
+
+def compare(sweep: "Sweep", layout: "Layout") -> "Plan":
+    """The sweep's plan, given what the results directory holds; the directory need not exist."""
+    from icbench import monitor, plan, results
+
+    done = results.finished(layout)
+    return plan.make(sweep, done, monitor.failures(layout, set(sweep.run_ids) - done))
+
+
+def show(todo: "Plan", packs: "list[Pack]", *, as_json: bool) -> None:
+    """Print a plan."""
+    if as_json:
+        from icbench.console import print_json
+
+        print_json(_record(todo, packs))
+    else:
+        _print(todo, packs)
+
+
+def _print(todo: "Plan", packs: "list[Pack]") -> None:
+    from icbench.console import cell_columns, console, plural, table
+    from icbench.plan import cost
+
+    sweep, out = todo.sweep, console()
+    out.print(f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name)
+    counts = f"{len(todo.finished):,} finished, {len(todo.missing):,} missing, {len(todo.failed):,} failed"
+    out.print(f"{plural(len(sweep.run_ids), 'run')} in {plural(len(sweep.cells), 'cell')}: {counts}.")
+    columns = cell_columns(cell.config for cell in sweep.cells)
+    cells = table()
+    for title in ("cell", *(title for title, _ in columns), "seeds", "finished", "failed"):
+        cells.add_column(title)
+    for cell in sweep.cells[:_CELLS_SHOWN]:
+        finished = sum(run_id in todo.finished for run_id in cell.run_ids)
+        failed = sum(run_id in todo.failed for run_id in cell.run_ids)
+        words = [of(cell.config) for _, of in columns]
+        cells.add_row(cell.cell_id, *words, str(len(cell.seeds)), str(finished), str(failed or ""))
+    out.print(cells)
+    if len(sweep.cells) > _CELLS_SHOWN:
+        out.print(f"... and {plural(len(sweep.cells) - _CELLS_SHOWN, 'more cell')}; --json shows all.\n")
+    whole = sum(cost(config) for _, config in todo.missing)
+    for index, pack in enumerate(packs):
+        share = sum(cost(config) for _, config in pack)
+        out.print(f"pack {index}: {plural(len(pack), 'run')}, {share / whole:.0%} of the work, about {share:.2g} FLOP")
+    if not packs:
+        out.print(
+            "Nothing is missing."
+            if not todo.failed
+            else "Nothing is missing but what failed: --retry-failed tries again."
+        )
+
+
+def _record(todo: "Plan", packs: "list[Pack]") -> dict[str, object]:
+    import json
+
+    sweep = todo.sweep
+    return {
+        "name": sweep.name,
+        "question": sweep.question,
+        "runs": len(sweep.run_ids),
+        "cells": [
+            {
+                "cell_id": cell.cell_id,
+                "baseline_cell_id": sweep.baselines.get(cell.cell_id),
+                "config": json.loads(cell.config.cell_json()),
+                "seeds": list(cell.seeds),
+                "run_ids": list(cell.run_ids),
+            }
+            for cell in sweep.cells
+        ],
+        "finished": sorted(todo.finished),
+        "failed": sorted(todo.failed),
+        "missing": [run_id for run_id, _ in todo.missing],
+        "packs": [[run_id for run_id, _ in pack] for pack in packs],
+    }

@@ -1,0 +1,86 @@
+"""`icbench show`: one run, whole: configuration, figures, epochs, where it failed."""
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from icbench.commands import arguments
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from icbench.commands.arguments import Commands
+    from icbench.layout import Layout
+
+_LOG_LINES = 15
+
+
+def add(commands: "Commands") -> None:
+    parser = commands.add_parser("show", help="show one run: configuration, figures, epochs, failure")
+    parser.add_argument("run_id", metavar="RUN", help="a run id, or its beginning")
+    arguments.results(parser)
+    arguments.json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from icbench import monitor, results
+
+    layout = monitor.require(args.results)
+    run_id = monitor.find(layout, args.run_id)
+    runs = results.load_runs(args.results, [run_id])
+    if runs.empty:
+        _show_unfinished(layout, run_id, as_json=args.json)
+    else:
+        row = json.loads(runs.to_json(orient="records", date_format="iso", double_precision=15))[0]
+        row["config"], row["norm_options"] = json.loads(row["config"]), json.loads(row["norm_options"])
+        _show_finished(row, results.load_epochs(args.results, [run_id]), as_json=args.json)
+    return 0
+
+
+def _show_finished(row: dict[str, Any], epochs: "pd.DataFrame", *, as_json: bool) -> None:
+    from icbench.console import console, print_json, table
+
+    if as_json:
+        print_json(
+            row
+            | {"epoch_rows": json.loads(epochs.drop(columns="run_id").to_json(orient="records", double_precision=15))}
+        )
+        return
+    out = console()
+    figures = table()
+    figures.add_column("field")
+    figures.add_column("value")
+    for key, value in row.items():
+        if key != "config" and value is not None:
+            figures.add_row(key, json.dumps(value) if isinstance(value, dict) else str(value))
+    out.print(figures)
+    out.print(f"recipe: {json.dumps(row['config']['recipe'], indent=1)}")
+    curve = table()
+    for title in epochs.columns[1:]:
+        curve.add_column(title, justify="right")
+    for epoch in epochs.itertuples(index=False):
+        curve.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in epoch[1:]))
+    out.print(curve)
+
+
+def _show_unfinished(layout: "Layout", run_id: str, *, as_json: bool) -> None:
+    from icbench import monitor
+    from icbench.console import console, print_json
+
+    beat, failure, log = monitor.beat(layout, run_id), monitor.failure(layout, run_id), layout.run(run_id).log
+    state = "failed" if failure else "running" if beat and beat.fresh else "interrupted"
+    if as_json:
+        more = {"kind": failure.kind, "message": failure.message, "traceback": failure.traceback} if failure else {}
+        print_json(
+            {"run_id": run_id, "state": state, "epochs_done": beat.done if beat else None, "log": str(log), **more}
+        )
+        return
+    out = console()
+    out.print(f"run {run_id}: {state}" + (f", after {beat.done:.1f} of {beat.epochs} epochs" if beat else ""))
+    if failure:
+        out.print(f"{failure.kind}: {failure.message}\n{failure.traceback}".rstrip())
+    if log.exists():
+        lines = log.read_text(encoding="utf-8").splitlines()
+        out.print(f"the end of its log, {log}:")
+        out.print("\n".join(f"  {line}" for line in lines[-_LOG_LINES:]))

@@ -1,0 +1,223 @@
+"""Packs -> submitit jobs on this machine; the ledger of what was submitted; how the workers fare."""
+
+import json
+import os
+import pickle
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from icbench.errors import IcbenchError
+from icbench.files import write_json, write_whole
+from icbench.grid import Sweep
+from icbench.layout import Layout, SubmissionFiles
+from icbench.locks import Lock
+from icbench.plan import Pack
+from icbench.profile import Profile
+from icbench.worker import Assignment, work
+
+Event = dict[str, Any]
+_POLL_SECONDS = 0.1
+# Long enough for a worker to end the step it is in and store a checkpoint.
+_GRACE_SECONDS = 60.0
+# submitit's own limit is for clusters; here the sweep decides.
+_FOREVER_MINUTES = 60 * 24 * 366 * 10
+# Workers that end in a row without having begun a run: something is wrong with the machine, not with a run.
+_MAX_STILLBORN = 2
+
+
+def record_sweep(layout: Layout, sweep: Sweep) -> None:
+    """Write the grid as submitted, and which runs it names, under `sweeps/NAME/`."""
+    files = layout.sweep(sweep.name)
+    files.folder.mkdir(parents=True, exist_ok=True)
+    write_whole(files.grid, lambda file: file.write(sweep.text.encode()))
+    write_json(files.manifest, {"name": sweep.name, "question": sweep.question, "run_ids": sweep.run_ids})
+
+
+@dataclass
+class _Worker:
+    """A submitit job and how far its file of events has been read."""
+
+    job: Any
+    position: int
+    pid: int | None = None
+    current: str | None = None
+    began_any: bool = False
+    over: bool = False
+
+
+@dataclass
+class LocalJobs:
+    """The workers of one submission on this machine; each is a submitit job. As a context: leaving it stops them."""
+
+    layout: Layout
+    sweep: str
+    packs: list[Pack]
+    profile: Profile
+    data: Path | None
+    submission: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}")
+    _workers: dict[int, _Worker] = field(default_factory=dict)
+    _stillborn: int = 0
+
+    def __enter__(self) -> "LocalJobs":
+        files = self._files
+        files.submitit.mkdir(parents=True)
+        write_whole(files.packs, lambda file: pickle.dump(self.packs, file))
+        lifeline = Lock.take(files.lifeline)
+        assert lifeline is not None, "a submission's folder is its own"
+        self._lifeline = lifeline
+        try:
+            for index in range(len(self.packs)):
+                self._start(index)
+            self._record()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def running(self) -> list[str]:
+        """The ids of the runs under way."""
+        return [worker.current for worker in self._workers.values() if worker.current and not worker.over]
+
+    def events(self) -> Iterator[Event | None]:
+        """What the workers begin and end, as it happens; None whenever a moment has passed. Ends when all have ended.
+
+        A worker that dies is replaced by one that goes on with its pack. Raises IcbenchError when workers cannot start,
+        or halt because the disk is full.
+        """
+        while not all(worker.over for worker in self._workers.values()):
+            for index, worker in list(self._workers.items()):
+                gone = worker.job.done()  # asked before reading, so that nothing it wrote is missed
+                yield from self._read(index, worker)
+                if gone and not worker.over:
+                    yield {"event": "death", "run_id": worker.current, "worker": index}
+                    self._replace(index, worker)
+            yield None
+            time.sleep(_POLL_SECONDS)
+
+    def stop(self) -> None:
+        """Ask the workers to store a checkpoint and end; wait for them; kill what does not end in time."""
+        self._lifeline.release()
+        for worker in self._workers.values():
+            if not worker.job.done():
+                worker.job._process.terminate()  # submitit's controller passes it on to the worker
+        deadline = time.monotonic() + _GRACE_SECONDS
+        try:
+            while time.monotonic() < deadline and not all(worker.job.done() for worker in self._workers.values()):
+                time.sleep(_POLL_SECONDS / 4)
+        finally:  # also when a person's second Ctrl-C ends the waiting
+            for worker in self._workers.values():
+                if not worker.job.done():
+                    self._kill(worker)
+
+    @property
+    def _files(self) -> SubmissionFiles:
+        return self.layout.sweep(self.sweep).submission(self.submission)
+
+    def _start(self, index: int) -> None:
+        import submitit
+
+        gpus = self.profile.gpus
+        assignment = Assignment(
+            results=self.layout.root.resolve(),
+            sweep=self.sweep,
+            submission=self.submission,
+            index=index,
+            data=None if self.data is None else self.data.resolve(),
+            threads=self.profile.threads,
+            gpu=gpus[index % len(gpus)] if gpus else None,
+        )
+        executor = submitit.LocalExecutor(folder=self._files.submitit.resolve())
+        executor.update_parameters(timeout_min=_FOREVER_MINUTES)
+        # A terminal sends Ctrl-C to all processes; it is for the sweep alone, which asks its workers to stop. Blocked
+        # here, it stays blocked in them, and reaches the sweep when it is unblocked.
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            events = self._files.events(index)
+            position = events.stat().st_size if events.exists() else 0
+            self._workers[index] = _Worker(executor.submit(work, assignment), position)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+    def _read(self, index: int, worker: _Worker) -> Iterator[Event]:
+        """The whole lines that a worker has written since the last look."""
+        file = self._files.events(index)
+        if not file.exists():
+            return
+        with file.open("rb") as stream:
+            stream.seek(worker.position)
+            content = stream.read()
+        for line in content.splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                return
+            worker.position += len(line)
+            try:
+                event: Event = json.loads(line)
+            except ValueError:  # torn by a death, then continued by the replacement
+                continue
+            self._note(worker, event)
+            yield event | {"worker": index}
+
+    def _note(self, worker: _Worker, event: Event) -> None:
+        match event["event"]:
+            case "start":
+                worker.pid = event["pid"]
+            case "begin":
+                worker.current = event["run_id"]
+                worker.began_any = True
+                self._stillborn = 0
+            case "finish" | "fail" | "left":
+                worker.current = None
+            case "end" | "stopped":
+                worker.over = True
+            case "halted":
+                worker.over = True
+                raise IcbenchError(
+                    f"the workers cannot write results: {event['reason']}. "
+                    "Mend that, then type the same command again; nothing is lost."
+                )
+
+    def _replace(self, index: int, worker: _Worker) -> None:
+        if not worker.began_any:
+            self._stillborn += 1
+        if self._stillborn >= _MAX_STILLBORN:
+            worker.over = True
+            raise IcbenchError(f"workers end before they begin a run. The last one said:\n{_last_words(worker.job)}")
+        self._start(index)
+
+    def _kill(self, worker: _Worker) -> None:
+        with suppress(ProcessLookupError):
+            worker.job._process.kill()
+            if worker.pid is not None:
+                os.kill(worker.pid, signal.SIGKILL)
+
+    def _record(self) -> None:
+        """Enter the submission in the ledger."""
+        entry = {
+            "submission": self.submission,
+            "submitted_at": datetime.now(UTC).isoformat(),
+            "profile": asdict(self.profile),
+            "jobs": [str(worker.job.job_id) for worker in self._workers.values()],
+            "packs": [[run_id for run_id, _ in pack] for pack in self.packs],
+        }
+        ledger = self.layout.sweep(self.sweep).ledger
+        ledger.mkdir(exist_ok=True)
+        write_json(ledger / f"{self.submission}.json", entry)
+
+
+def _last_words(job: Any) -> str:
+    """The end of what a job wrote to its standard error."""
+    try:
+        lines = job.paths.stderr.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "(nothing)"
+    return "\n".join(lines[-15:]) or "(nothing)"

@@ -1,0 +1,115 @@
+"""How a sweep shows that it is under way: live on a terminal, a line for each ended run in a pipe."""
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from icbench import monitor
+from icbench.console import duration
+from icbench.launch import Event, LocalJobs
+from icbench.layout import Layout
+from icbench.plan import Run, cost
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_REFRESH_SECONDS = 0.25
+
+
+class Progress:
+    """Follows a sweep's events. `ended` counts the runs that ended in this sweep or are found ended by others."""
+
+    def __init__(self, layout: Layout, missing: tuple[Run, ...], total: int, console: "Console"):
+        from rich.live import Live
+
+        self._layout = layout
+        self._configs = dict(missing)
+        self._costs = {run_id: cost(config) for run_id, config in missing}
+        self._left = set(self._configs)
+        self._ended = total - len(missing)
+        self._total = total
+        self._console = console
+        self._began = time.monotonic()
+        self._starts: dict[str, tuple[float, float]] = {}
+        self._work_done = 0.0
+        self._shown = 0.0
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> "Progress":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self._console.print(line)
+
+    def note(self, event: Event) -> None:
+        """Show what a worker says."""
+        run_id = event.get("run_id")
+        if run_id is None or run_id not in self._configs:
+            return
+        label = self._configs[run_id].label()
+        match event["event"]:
+            case "begin":
+                beat = monitor.beat(self._layout, run_id)
+                self._starts[run_id] = (time.monotonic(), beat.done / beat.epochs if beat else 0.0)
+            case "finish":
+                self.ended(run_id)
+                accuracy = f"accuracy {event['test_accuracy']:.4f}" + (", diverged" if event["diverged"] else "")
+                took = time.monotonic() - self._starts[run_id][0] if run_id in self._starts else 0.0
+                self.say(f"[{self._ended}/{self._total}] {run_id} {label}: {accuracy} ({took:.1f} s)")
+            case "fail":
+                self.ended(run_id)
+                self.say(f"[{self._ended}/{self._total}] {run_id} {label}: FAILED, {event['message']}")
+            case "death":
+                self.say(f"a worker died in {run_id} {label}; the run goes on from its last checkpoint")
+
+    def ended(self, run_id: str) -> None:
+        """Count a run as ended."""
+        if run_id in self._left:
+            self._left.discard(run_id)
+            self._ended += 1
+            start = self._starts.get(run_id, (0.0, 0.0))[1]
+            self._work_done += self._costs[run_id] * (1 - start)
+
+    def refresh(self, jobs: LocalJobs) -> None:
+        """Bring the live display up to date, not too often."""
+        if self._live and time.monotonic() - self._shown > _REFRESH_SECONDS:
+            self._shown = time.monotonic()
+            self._live.update(self._display(jobs.running), refresh=True)
+
+    def _display(self, running: list[str]) -> "RenderableType":
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        beats = [beat for beat in (monitor.beat(self._layout, run_id) for run_id in running) if beat]
+        head = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=self._total, completed=self._ended, width=30)
+        head.add_row(bar, f"{self._ended}/{self._total} runs", self._time_left(beats))
+        lines = Table.grid(padding=(0, 2))
+        for beat in beats:
+            left = "" if beat.seconds_left is None else f"{duration(beat.seconds_left)} left"
+            lines.add_row(beat.run_id, self._configs[beat.run_id].label(), f"epoch {beat.done:.1f}/{beat.epochs}", left)
+        return Group(head, lines)
+
+    def _time_left(self, beats: list[monitor.Beat]) -> str:
+        """Extrapolated from the estimated cost of the runs that this sweep has done so far, parts of runs included."""
+        done = self._work_done
+        remaining = sum(self._costs[run_id] for run_id in self._left)
+        for beat in beats:
+            if beat.run_id in self._starts and beat.run_id in self._left:
+                part = beat.done / beat.epochs
+                done += self._costs[beat.run_id] * max(0.0, part - self._starts[beat.run_id][1])
+                remaining -= self._costs[beat.run_id] * part
+        elapsed = time.monotonic() - self._began
+        if not done:
+            return f"{duration(elapsed)} elapsed"
+        return f"{duration(elapsed)} elapsed, about {duration(remaining / done * elapsed)} left"

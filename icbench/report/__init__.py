@@ -1,0 +1,1 @@
+"""From results to statements: metrics, statistics, tables."""

@@ -1,0 +1,96 @@
+"""The table of a sweep: one row a cell, against its baseline."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from icbench.config import RunConfig
+from icbench.grid import Sweep
+from icbench.report.metrics import epochs_to
+from icbench.report.stats import Estimate, difference, mean
+
+
+@dataclass(frozen=True)
+class CellRow:
+    """A cell's figures over its finished seeds. Accuracies are fractions, after the last epoch.
+
+    A diverged run counts with the accuracy that it ended with. difference: to the baseline cell; None for a baseline,
+    or without one. target: the median final accuracy of the baseline's seeds. epochs_to_target: the median over seeds
+    of the epoch that first reaches it, infinite if half of them never do; reached: how many do.
+    """
+
+    cell_id: str
+    config: RunConfig
+    seeds: int
+    seeds_wanted: int
+    accuracy: Estimate | None
+    difference: Estimate | None
+    target: float | None
+    epochs_to_target: float | None
+    reached: int
+    diverged: int
+
+    def record(self) -> dict[str, Any]:
+        """The row as plain JSON values; infinity and NaN are null."""
+        config = self.config
+        fields = {name: getattr(config, name) for name in ("dataset", "block", "depth", "width", "ordering", "dropout")}
+        fields |= {"norm": config.norm.canonical(), "recipe": config.recipe.label}
+        fields |= {"precision": config.precision, "split": config.split}
+        own = {key: value for key, value in asdict(self).items() if key != "config"}
+        own["accuracy"] = _interval(self.accuracy)
+        own["difference"] = _interval(self.difference)
+        own["epochs_to_target"] = _plain(self.epochs_to_target)
+        return {"cell_id": own.pop("cell_id"), **fields, **own}
+
+
+def sweep_table(sweep: Sweep, runs: pd.DataFrame, epochs: pd.DataFrame) -> list[CellRow]:
+    """One row for each cell of the sweep, in the grid's order, from the runs that are finished."""
+    final = {cell: group.set_index("run_id") for cell, group in runs.groupby("cell_id")}
+    curves = {run: group.to_numpy() for run, group in epochs.groupby("run_id")["test_accuracy"]}
+    baseline_cells = set(sweep.baselines.values())
+    rows = []
+    for cell in sweep.cells:
+        done = final.get(cell.cell_id)
+        done = None if done is None else done[done.index.isin(cell.run_ids)]
+        accuracies = np.array([]) if done is None else done["test_accuracy"].to_numpy()
+        baseline_id = sweep.baselines.get(cell.cell_id, cell.cell_id if cell.cell_id in baseline_cells else None)
+        control = final.get(baseline_id) if baseline_id else None
+        reference = np.array([]) if control is None else control["test_accuracy"].to_numpy()
+        target = float(np.median(reference)) if len(reference) else None
+        times = [] if target is None or done is None else [epochs_to(target, curves[run]) for run in done.index]
+        contrast = baseline_id != cell.cell_id and len(reference) > 0 and len(accuracies) > 0
+        rows.append(
+            CellRow(
+                cell_id=cell.cell_id,
+                config=cell.config,
+                seeds=len(accuracies),
+                seeds_wanted=len(cell.seeds),
+                accuracy=mean(accuracies) if len(accuracies) else None,
+                difference=difference(accuracies, reference) if contrast else None,
+                target=target,
+                epochs_to_target=_median(times),
+                reached=sum(map(math.isfinite, times)),
+                diverged=0 if done is None else int(done["diverged"].sum()),
+            )
+        )
+    return rows
+
+
+def _median(times: list[float]) -> float | None:
+    """The median, where infinity is larger than all: infinite if the upper of two middle ones is."""
+    if not times:
+        return None
+    ordered = sorted(times)
+    low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+    return (low + high) / 2
+
+
+def _plain(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _interval(estimate: Estimate | None) -> dict[str, float | None] | None:
+    return None if estimate is None else {"value": estimate.value, "half_width": _plain(estimate.half_width)}

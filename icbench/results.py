@@ -1,0 +1,188 @@
+"""The tables of results: their schemas, how a finished run is written, how all are read back and compacted.
+
+Plain Parquet, one file a run and table, readable by pandas, DuckDB and Polars without icbench. A run is finished when
+its file in `runs/` is there; that one is written last.
+"""
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from icbench.errors import IcbenchError, UserError
+from icbench.files import read_json, remove_leftovers, write_json, write_whole
+from icbench.layout import Layout
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+TABLES = ("epochs", "runs")
+
+# Column -> Arrow type. Columns are only ever added, at the end; older files then read as null there.
+_RUNS = {
+    "run_id": "string",
+    "cell_id": "string",
+    "dataset": "string",
+    "block": "string",
+    "depth": "int32",
+    "width": "int32",
+    "ordering": "string",
+    "norm": "string",
+    "norm_options": "string",  # JSON
+    "dropout": "float64",  # null where the ordering has no dropout
+    "recipe": "string",  # its name and what was overridden; the content is in config
+    "precision": "string",
+    "split": "string",
+    "seed": "int64",
+    "parameters": "int64",
+    "epochs": "int32",  # trained; fewer than the recipe's if the run diverged
+    "test_accuracy": "float64",  # after the last epoch, also of a diverged run
+    "test_accuracy_last10": "float64",  # mean over the last 10 epochs; of a diverged run, the last epoch's
+    "diverged": "bool",
+    "train_seconds": "float64",  # without evaluation
+    "images_per_second": "float64",  # training images
+    "started_at": "timestamp",
+    "finished_at": "timestamp",
+    "attempts": "int32",
+    "icbench_version": "string",
+    "git_commit": "string",
+    "git_dirty": "bool",
+    "torch_version": "string",
+    "device": "string",
+    "hostname": "string",
+    "threads": "int32",
+    "world_size": "int32",
+    "slurm_job_id": "string",
+    "config": "string",  # the canonical JSON: its SHA-256 begins with run_id
+}
+_EPOCHS = {
+    "run_id": "string",
+    "epoch": "int32",  # from 1
+    "learning_rate": "float64",
+    "train_loss": "float64",
+    "train_accuracy": "float64",
+    "test_loss": "float64",
+    "test_accuracy": "float64",
+    "seconds": "float64",
+}
+_COLUMNS = {"runs": _RUNS, "epochs": _EPOCHS}
+
+
+def schema(table: str) -> "pa.Schema":
+    """The Arrow schema of a table."""
+    import pyarrow as pa
+
+    types = {name: getattr(pa, name) for name in ("string", "int32", "int64", "float64")}
+    types |= {"bool": pa.bool_, "timestamp": lambda: pa.timestamp("us", tz="UTC")}
+    return pa.schema([(column, types[kind]()) for column, kind in _COLUMNS[table].items()])
+
+
+def write_run(layout: Layout, run: dict[str, Any], epochs: list[dict[str, Any]]) -> None:
+    """Write a finished run: its epochs, then its row in `runs`, which makes it finished."""
+    for table, rows in (("epochs", epochs), ("runs", [run])):
+        _write_rows(layout.row(table, run["run_id"]), table, rows)
+
+
+def finished(layout: Layout) -> set[str]:
+    """The ids of all finished runs, from the names of files and the manifest of compaction alone."""
+    return _small_files(layout, "runs").keys() | set((read_json(layout.manifest) or {}).get("run_ids", ()))
+
+
+def load_runs(results: str | Path = "results", run_ids: Collection[str] | None = None) -> "pd.DataFrame":
+    """One row a finished run, sorted by run id: configuration, final figures, provenance; accuracies are fractions.
+
+    Of all runs under `results`, or of `run_ids` alone. Raises UserError when there is no such directory.
+    """
+    return _frame(results, "runs", run_ids).sort_values("run_id", ignore_index=True)
+
+
+def load_epochs(results: str | Path = "results", run_ids: Collection[str] | None = None) -> "pd.DataFrame":
+    """One row an epoch of each finished run, sorted by run id and epoch (from 1); accuracies are fractions.
+
+    Of all runs under `results`, or of `run_ids` alone. Raises UserError when there is no such directory.
+    """
+    return _frame(results, "epochs", run_ids).sort_values(["run_id", "epoch"], ignore_index=True)
+
+
+def compact(layout: Layout) -> int:
+    """Put all finished runs into one file a table, `compacted/TABLE.parquet`; return how many runs these hold.
+
+    The small files stay. Readers take each run from the compacted file or from its small one, never from both, so
+    compaction may be killed or run beside a sweep at any moment.
+    """
+    done = finished(layout)
+    layout.compacted.mkdir(exist_ok=True)
+    for table in TABLES:
+        import pyarrow.parquet as pq
+
+        whole = _read(layout, table, done).sort_by(
+            "run_id" if table == "runs" else [("run_id", "ascending"), ("epoch", "ascending")]
+        )
+        target = layout.compacted_table(table)
+        remove_leftovers(target)
+        write_whole(target, lambda file, whole=whole: pq.write_table(whole, file))  # type: ignore[misc]
+    write_json(layout.manifest, {"run_ids": sorted(done)})
+    return len(done)
+
+
+def _frame(results: str | Path, table: str, run_ids: Collection[str] | None) -> "pd.DataFrame":
+    root = Path(results)
+    if not root.is_dir():
+        raise UserError(
+            "there is no such results directory.", "Make one with: icbench sweep GRID --results DIR", file=root
+        )
+    frame: pd.DataFrame = _read(Layout(root), table, run_ids).to_pandas()
+    return frame
+
+
+def _read(layout: Layout, table: str, run_ids: Collection[str] | None) -> "pa.Table":
+    """The rows of finished runs (of `run_ids`, if given): from the compacted file, else from small ones."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    wanted = finished(layout) if run_ids is None else finished(layout) & set(run_ids)
+    parts = []
+    file = layout.compacted_table(table)
+    if file.exists():
+        compacted = _dataset([file], table)
+        kept = compacted.filter(pc.is_in(compacted["run_id"], pa.array(sorted(wanted), pa.string())))
+        parts.append(kept)
+        wanted = wanted - set(pc.unique(kept["run_id"]).to_pylist())
+    small = _small_files(layout, table)
+    parts.append(_dataset([small[run_id] for run_id in sorted(wanted) if run_id in small], table))
+    return pa.concat_tables(parts)
+
+
+def _dataset(files: Iterable[Path], table: str) -> "pa.Table":
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    paths = [str(file) for file in files]
+    if not paths:
+        return schema(table).empty_table()
+    try:
+        return ds.dataset(paths, schema=schema(table), format="parquet").to_table()
+    except (pa.ArrowException, OSError) as error:
+        raise IcbenchError(
+            f"a file of the table {table!r} cannot be read: {error}. "
+            "If it is damaged, remove it: the run is then done again."
+        ) from None
+
+
+def _small_files(layout: Layout, table: str) -> dict[str, Path]:
+    """run id -> file, of the runs that have one of their own in this table."""
+    folder = layout.table(table)
+    return {path.stem: path for path in folder.glob("[!._]*.parquet")} if folder.is_dir() else {}
+
+
+def _write_rows(target: Path, table: str, rows: list[dict[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = schema(table)
+    data = pa.Table.from_pylist(rows, schema=columns)
+    unknown = rows[0].keys() ^ set(columns.names)
+    assert not unknown, f"rows and schema of {table} differ: {unknown}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target)
+    write_whole(target, lambda file: pq.write_table(data, file))

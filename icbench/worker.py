@@ -1,0 +1,359 @@
+"""What a job does: its pack of runs, one after another, then the other packs' that nobody has begun.
+
+A run is claimed by a lock that the kernel frees when its holder dies, so any number of workers, of any number of
+sweeps, may be given the same runs: each is done once. torch is imported only when the work begins.
+"""
+
+import errno
+import json
+import os
+import pickle
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from icbench import provenance
+from icbench.config import RunConfig
+from icbench.errors import UserError
+from icbench.files import read_json, write_json
+from icbench.layout import Layout, RunFiles, SubmissionFiles
+from icbench.locks import Lock, is_free
+from icbench.plan import Pack, Run
+from icbench.results import finished, write_run
+
+if TYPE_CHECKING:
+    from icbench.data.device import DeviceData
+    from icbench.train.state import EpochRow, State
+
+# A run that so many workers in a row began, and that each died on before it ended an epoch, is given up.
+MAX_DEATHS = 3
+_HEARTBEAT_SECONDS = 1.0
+# What ends a worker and not a run: the disk is full or read-only, or the results directory is gone.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """All that a worker is told. `gpu` is the one it may use, as CUDA_VISIBLE_DEVICES has it."""
+
+    results: Path
+    sweep: str
+    submission: str
+    index: int
+    data: Path | None
+    threads: int
+    gpu: str | None
+
+
+class Stop(Exception):
+    """This worker was asked to stop, or its sweep is gone."""
+
+
+def work(assignment: Assignment) -> None:
+    """Do the assignment. SIGTERM, or the sweep's letting go of its lifeline, ends it early with a checkpoint stored."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = assignment.gpu or ""
+    layout = Layout(assignment.results)
+    submission = layout.sweep(assignment.sweep).submission(assignment.submission)
+    with submission.events(assignment.index).open("a", encoding="utf-8") as events:
+
+        def tell(event: str, **more: object) -> None:
+            events.write(json.dumps({"event": event, **more}) + "\n")
+            events.flush()
+
+        tell("start", pid=os.getpid())
+        try:
+            _Worker(assignment, layout, submission, tell).run()
+            tell("end")
+        except Stop:
+            tell("stopped")
+        except OSError as error:
+            if error.errno not in _DISK_ERRORS:
+                raise
+            tell("halted", reason=f"{error.strerror}: {error.filename or assignment.results}")
+
+
+class _Worker:
+    """One process that trains: claims runs, trains them, writes their results."""
+
+    def __init__(self, assignment: Assignment, layout: Layout, submission: SubmissionFiles, tell: Callable[..., None]):
+        import torch
+
+        from icbench.train import lazy_dynamo
+
+        lazy_dynamo.defer()
+        self.layout = layout
+        self.tell = tell
+        self.assignment = assignment
+        self.device = torch.device("cuda" if assignment.gpu is not None else "cpu")
+        self.pulse = _Pulse(submission.lifeline)
+        self._submission = submission
+        self._data: dict[Any, DeviceData] = {}
+        torch.set_num_threads(assignment.threads)
+        signal.signal(signal.SIGTERM, lambda *_: self.pulse.stop.set())
+
+    def run(self) -> None:
+        with self.pulse:
+            done = finished(self.layout)
+            for run_id, config in self._runs():
+                if self.pulse.stop.is_set():
+                    raise Stop
+                if run_id not in done:
+                    self._attend(run_id, config)
+
+    def _runs(self) -> Iterator[Run]:
+        """The own pack; then the other packs from their far ends, where their workers come last."""
+        packs: list[Pack] = pickle.loads(self._submission.packs.read_bytes())
+        own = self.assignment.index % len(packs)
+        yield from packs[own]
+        for other in (*packs[own + 1 :], *packs[:own]):
+            yield from reversed(other)
+
+    def _attend(self, run_id: str, config: RunConfig) -> None:
+        """Train a run, unless it is finished, given up, or another worker has it."""
+        if self.layout.row("runs", run_id).exists():
+            return
+        files = self.layout.run(run_id)
+        files.folder.mkdir(parents=True, exist_ok=True)
+        lock = Lock.take(files.lock)
+        if lock is None:
+            return
+        try:
+            # Between the look and the lock another worker may have ended it.
+            if not self.layout.row("runs", run_id).exists() and not files.failure.exists():
+                self._train(run_id, config, files)
+        finally:
+            lock.release()
+
+    def _train(self, run_id: str, config: RunConfig, files: RunFiles) -> None:
+        attempts = _begin_attempt(files)
+        self.tell("begin", run_id=run_id, attempts=attempts["attempts"])
+        if attempts["deaths"] > MAX_DEATHS:
+            reason = f"{MAX_DEATHS} workers in a row died on it before it ended an epoch (out of memory? killed?)"
+            self._fail(run_id, files, "died", reason, "")
+            return
+        with files.log.open("a", encoding="utf-8") as log:
+
+            def write(line: str) -> None:
+                log.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}\n")
+                log.flush()
+
+            write(
+                f"attempt {attempts['attempts']} of {config.label()} on {socket.gethostname()}, process {os.getpid()}"
+            )
+            try:
+                self._train_logged(run_id, config, files, attempts, write)
+            except Stop:
+                write("stopped; the checkpoint is stored")
+                write_json(files.attempts, attempts | {"deaths": attempts["deaths"] - 1})
+                self.tell("left", run_id=run_id)
+                raise
+            except OSError as error:
+                if error.errno in _DISK_ERRORS:
+                    raise
+                self._fail_with(run_id, files, error, write)
+            except Exception as error:
+                self._fail_with(run_id, files, error, write)
+
+    def _train_logged(
+        self, run_id: str, config: RunConfig, files: RunFiles, attempts: dict[str, Any], write: Callable[[str], None]
+    ) -> None:
+        from icbench.train.loop import Stopped, train
+
+        watcher = self.pulse.watch(files, config, write)
+        try:
+            state, diverged = train(config, self._dataset(config), files.checkpoint, watcher)
+        except Stopped:
+            raise Stop from None
+        finally:
+            self.pulse.unwatch()
+        row = self._row(run_id, config, state, diverged, attempts)
+        write_run(self.layout, row, [{"run_id": run_id, **asdict(epoch)} for epoch in state.rows])
+        write(
+            "diverged: the loss is not finite"
+            if diverged
+            else f"finished with test accuracy {row['test_accuracy']:.4f}"
+        )
+        for file in (files.checkpoint, files.progress, files.attempts, files.lock):
+            file.unlink(missing_ok=True)
+        self.tell("finish", run_id=run_id, test_accuracy=row["test_accuracy"], diverged=diverged)
+
+    def _dataset(self, config: RunConfig) -> "DeviceData":
+        """The run's data on the device; that of the last run is kept, since neighbours in a pack share it."""
+        from icbench import catalog
+        from icbench.data import store
+        from icbench.data.device import DeviceData
+
+        recipe = config.recipe
+        key = (config.dataset, config.split, recipe.augmentation, recipe.subtract_pixel_mean)
+        if key not in self._data:
+            self._data.clear()
+            self._data[key] = DeviceData(
+                store.split(store.load(config.dataset, self.assignment.data), config.split),
+                pixel_maximum=catalog.load("datasets", config.dataset).PIXEL_MAXIMUM,
+                subtract_mean=recipe.subtract_pixel_mean,
+                augmentation=recipe.augmentation,
+                device=self.device,
+            )
+        return self._data[key]
+
+    def _row(
+        self, run_id: str, config: RunConfig, state: "State", diverged: bool, attempts: dict[str, Any]
+    ) -> dict[str, Any]:
+        from icbench.nets.build import parameter_count
+
+        accuracies = [row.test_accuracy for row in state.rows]
+        tail = accuracies[-1:] if diverged else accuracies[-10:]
+        seconds = sum(row.seconds for row in state.rows)
+        images = len(state.rows) * self._dataset(config).train_count
+        return {
+            "run_id": run_id,
+            "cell_id": config.cell_id,
+            "dataset": config.dataset,
+            "block": config.block,
+            "depth": config.depth,
+            "width": config.width,
+            "ordering": config.ordering,
+            "norm": config.norm.name,
+            "norm_options": json.dumps(dict(config.norm.options)),
+            "dropout": config.dropout,
+            "recipe": config.recipe.label,
+            "precision": config.precision,
+            "split": config.split,
+            "seed": config.seed,
+            "parameters": parameter_count(state.net),
+            "epochs": len(state.rows),
+            "test_accuracy": accuracies[-1],
+            "test_accuracy_last10": sum(tail) / len(tail),
+            "diverged": diverged,
+            "train_seconds": seconds,
+            "images_per_second": images / seconds,
+            "started_at": datetime.fromisoformat(attempts["started_at"]),
+            "finished_at": datetime.now(UTC),
+            "attempts": attempts["attempts"],
+            "world_size": 1,
+            "config": config.canonical_json(),
+            **provenance.of_code(),
+            **provenance.of_torch(self.device),
+            **provenance.of_machine(),
+        }
+
+    def _fail_with(self, run_id: str, files: RunFiles, error: Exception, write: Callable[[str], None]) -> None:
+        trace = traceback.format_exc()
+        write(trace)
+        message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        self._fail(run_id, files, "error", message, trace)
+
+    def _fail(self, run_id: str, files: RunFiles, kind: str, message: str, trace: str) -> None:
+        """Record that the run failed; the rest go on."""
+        moment = datetime.now(UTC).isoformat()
+        write_json(files.failure, {"kind": kind, "message": message, "traceback": trace, "failed_at": moment})
+        files.progress.unlink(missing_ok=True)
+        self.tell("fail", run_id=run_id, kind=kind, message=message)
+
+
+def _begin_attempt(files: RunFiles) -> dict[str, Any]:
+    """Count this attempt. `deaths`: how many of them, this one included, in a row, began but did not end an epoch."""
+    before = read_json(files.attempts) or {
+        "attempts": 0,
+        "deaths": 0,
+        "epochs": 0,
+        "started_at": datetime.now(UTC).isoformat(),
+    }
+    epochs = int((read_json(files.progress) or {}).get("done", 0))
+    deaths = 1 if epochs > before["epochs"] else before["deaths"] + 1
+    attempts = before | {"attempts": before["attempts"] + 1, "deaths": deaths, "epochs": max(epochs, before["epochs"])}
+    write_json(files.attempts, attempts)
+    return attempts
+
+
+class _Pulse:
+    """A thread that, once a second, writes the current run's heartbeat and looks whether the sweep is still there."""
+
+    def __init__(self, lifeline: Path):
+        self.stop = threading.Event()
+        self._lifeline = lifeline
+        self._watched: _Watched | None = None
+        self._writing = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+
+    def __enter__(self) -> "_Pulse":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def watch(self, files: RunFiles, config: RunConfig, write: Callable[[str], None]) -> "_Watched":
+        self._watched = _Watched(self, files, config.recipe.epochs, write)
+        return self._watched
+
+    def unwatch(self) -> None:
+        """From here on no heartbeat is written, so that the run's files can be cleared away."""
+        with self._writing:
+            self._watched = None
+
+    def show(self) -> None:
+        """Write the heartbeat of the run under way, if there is one. A full disk is for the training to notice."""
+        with self._writing, suppress(OSError):
+            if self._watched is not None:
+                self._watched.show()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(_HEARTBEAT_SECONDS):
+            if is_free(self._lifeline):
+                self.stop.set()
+            self.show()
+
+
+class _Watched:
+    """The training's watcher: notes how far it is, which the pulse makes known, and passes on the wish to stop."""
+
+    def __init__(self, pulse: _Pulse, files: RunFiles, epochs: int, write: Callable[[str], None]):
+        self._pulse = pulse
+        self._files = files
+        self._epochs = epochs
+        self._write = write
+        self._began: tuple[float, float] | None = None
+        self._done = 0.0
+
+    def resumed(self, epoch: int, step: int) -> None:
+        self._done = epoch - 1.0
+        self._write(f"goes on from its checkpoint in epoch {epoch}, after {step} batches")
+
+    def stepped(self, epochs: float) -> None:
+        if self._began is None:
+            self._began = (time.monotonic(), epochs)
+        self._done = epochs
+
+    def epoch_ended(self, row: "EpochRow") -> None:
+        self._write(f"epoch {row.epoch}: train loss {row.train_loss:.4f}, test accuracy {row.test_accuracy:.4f}")
+        self._pulse.show()
+
+    def should_stop(self) -> bool:
+        return self._pulse.stop.is_set()
+
+    def show(self) -> None:
+        """Write the heartbeat. seconds_left is extrapolated from this attempt's pace; null before there is one."""
+        left = None
+        if self._began is not None and self._done > self._began[1]:
+            pace = (time.monotonic() - self._began[0]) / (self._done - self._began[1])
+            left = pace * (self._epochs - self._done)
+        beat = {
+            "done": self._done,
+            "epochs": self._epochs,
+            "seconds_left": left,
+            "updated_at": datetime.now(UTC).isoformat(),
+            "hostname": socket.gethostname(),
+            "pid": os.getpid(),
+        }
+        write_json(self._files.progress, beat, durable=False)
