@@ -93,7 +93,8 @@ def load_runs(results: str | Path = "results", run_ids: Collection[str] | None =
 
     Of all runs under `results`, or of `run_ids` alone. Raises UserError when there is no such directory.
     """
-    return _frame(results, "runs", run_ids).sort_values("run_id", ignore_index=True)
+    frame: pd.DataFrame = read(_existing(results), "runs", run_ids).to_pandas()
+    return frame
 
 
 def load_epochs(results: str | Path = "results", run_ids: Collection[str] | None = None) -> "pd.DataFrame":
@@ -101,42 +102,15 @@ def load_epochs(results: str | Path = "results", run_ids: Collection[str] | None
 
     Of all runs under `results`, or of `run_ids` alone. Raises UserError when there is no such directory.
     """
-    return _frame(results, "epochs", run_ids).sort_values(["run_id", "epoch"], ignore_index=True)
-
-
-def compact(layout: Layout) -> int:
-    """Put all finished runs into one file a table, `compacted/TABLE.parquet`; return how many runs these hold.
-
-    The small files stay. Readers take each run from the compacted file or from its small one, never from both, so
-    compaction may be killed or run beside a sweep at any moment.
-    """
-    done = finished(layout)
-    layout.compacted.mkdir(exist_ok=True)
-    for table in TABLES:
-        import pyarrow.parquet as pq
-
-        whole = _read(layout, table, done).sort_by(
-            "run_id" if table == "runs" else [("run_id", "ascending"), ("epoch", "ascending")]
-        )
-        target = layout.compacted_table(table)
-        remove_leftovers(target)
-        write_whole(target, lambda file, whole=whole: pq.write_table(whole, file))  # type: ignore[misc]
-    write_json(layout.manifest, {"run_ids": sorted(done)})
-    return len(done)
-
-
-def _frame(results: str | Path, table: str, run_ids: Collection[str] | None) -> "pd.DataFrame":
-    root = Path(results)
-    if not root.is_dir():
-        raise UserError(
-            "there is no such results directory.", "Make one with: icbench sweep GRID --results DIR", file=root
-        )
-    frame: pd.DataFrame = _read(Layout(root), table, run_ids).to_pandas()
+    frame: pd.DataFrame = read(_existing(results), "epochs", run_ids).to_pandas()
     return frame
 
 
-def _read(layout: Layout, table: str, run_ids: Collection[str] | None) -> "pa.Table":
-    """The rows of finished runs (of `run_ids`, if given): from the compacted file, else from small ones."""
+def read(layout: Layout, table: str, run_ids: Collection[str] | None = None) -> "pa.Table":
+    """A table's rows of all finished runs, or of those in `run_ids`, sorted by run id (and epoch).
+
+    Each run's come from the compacted file if it has them, else from the run's own file.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -150,7 +124,35 @@ def _read(layout: Layout, table: str, run_ids: Collection[str] | None) -> "pa.Ta
         wanted = wanted - set(pc.unique(kept["run_id"]).to_pylist())
     small = _small_files(layout, table)
     parts.append(_dataset([small[run_id] for run_id in sorted(wanted) if run_id in small], table))
-    return pa.concat_tables(parts)
+    keys = ["run_id", "epoch"] if table == "epochs" else ["run_id"]
+    return pa.concat_tables(parts).sort_by([(key, "ascending") for key in keys])
+
+
+def compact(layout: Layout) -> int:
+    """Put all finished runs into one file a table, `compacted/TABLE.parquet`; return how many runs these hold.
+
+    The small files stay. Readers take each run from the compacted file or from its small one, never from both, so
+    compaction may be killed or run beside a sweep at any moment.
+    """
+    done = finished(layout)
+    layout.compacted.mkdir(exist_ok=True)
+    for table in TABLES:
+        import pyarrow.parquet as pq
+
+        whole = read(layout, table, done)
+        target = layout.compacted_table(table)
+        remove_leftovers(target)
+        write_whole(target, lambda file, whole=whole: pq.write_table(whole, file))  # type: ignore[misc]
+    write_json(layout.manifest, {"run_ids": sorted(done)})
+    return len(done)
+
+
+def _existing(results: str | Path) -> Layout:
+    root = Path(results)
+    if not root.is_dir():
+        remedy = "Make one with: icbench sweep GRID --results DIR"
+        raise UserError("there is no such results directory.", remedy, file=root)
+    return Layout(root)
 
 
 def _dataset(files: Iterable[Path], table: str) -> "pa.Table":

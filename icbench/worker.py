@@ -86,9 +86,6 @@ class _Worker:
     def __init__(self, assignment: Assignment, layout: Layout, submission: SubmissionFiles, tell: Callable[..., None]):
         import torch
 
-        from icbench.train import lazy_dynamo
-
-        lazy_dynamo.defer()
         self.layout = layout
         self.tell = tell
         self.assignment = assignment

@@ -132,7 +132,7 @@ def _conclude(sweep: "Sweep", layout: "Layout", args: argparse.Namespace) -> int
     from icbench.report.tables import sweep_table
 
     todo = compare(sweep, layout)
-    runs, epochs = (load(layout.root, todo.finished) for load in (results.load_runs, results.load_epochs))
+    runs, epochs = (results.read(layout, name, todo.finished) for name in ("runs", "epochs"))
     rows = sweep_table(sweep, runs, epochs)
     if args.json:
         from icbench.console import print_json

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 
 from icbench.config import RunConfig
 from icbench.grid import Sweep
@@ -46,37 +46,46 @@ class CellRow:
         return {"cell_id": own.pop("cell_id"), **fields, **own}
 
 
-def sweep_table(sweep: Sweep, runs: pd.DataFrame, epochs: pd.DataFrame) -> list[CellRow]:
-    """One row for each cell of the sweep, in the grid's order, from the runs that are finished."""
-    final = {cell: group.set_index("run_id") for cell, group in runs.groupby("cell_id")}
-    curves = {run: group.to_numpy() for run, group in epochs.groupby("run_id")["test_accuracy"]}
+def sweep_table(sweep: Sweep, runs: pa.Table, epochs: pa.Table) -> list[CellRow]:
+    """One row for each cell of the sweep, in the grid's order, from those of its runs that are finished.
+
+    runs and epochs: as `icbench.results.read` gives them.
+    """
+    finals = {row["run_id"]: row for row in runs.select(["run_id", "test_accuracy", "diverged"]).to_pylist()}
+    curves = _curves(epochs)
+    finished = {cell.cell_id: [run_id for run_id in cell.run_ids if run_id in finals] for cell in sweep.cells}
     baseline_cells = set(sweep.baselines.values())
     rows = []
     for cell in sweep.cells:
-        done = final.get(cell.cell_id)
-        done = None if done is None else done[done.index.isin(cell.run_ids)]
-        accuracies = np.array([]) if done is None else done["test_accuracy"].to_numpy()
+        done = finished[cell.cell_id]
+        accuracies = [finals[run_id]["test_accuracy"] for run_id in done]
         baseline_id = sweep.baselines.get(cell.cell_id, cell.cell_id if cell.cell_id in baseline_cells else None)
-        control = final.get(baseline_id) if baseline_id else None
-        reference = np.array([]) if control is None else control["test_accuracy"].to_numpy()
-        target = float(np.median(reference)) if len(reference) else None
-        times = [] if target is None or done is None else [epochs_to(target, curves[run]) for run in done.index]
-        contrast = baseline_id != cell.cell_id and len(reference) > 0 and len(accuracies) > 0
+        reference = [finals[run_id]["test_accuracy"] for run_id in finished[baseline_id]] if baseline_id else []
+        target = float(np.median(reference)) if reference else None
+        times = [] if target is None else [epochs_to(target, curves[run_id]) for run_id in done]
+        contrast = baseline_id != cell.cell_id and reference and accuracies
         rows.append(
             CellRow(
                 cell_id=cell.cell_id,
                 config=cell.config,
                 seeds=len(accuracies),
                 seeds_wanted=len(cell.seeds),
-                accuracy=mean(accuracies) if len(accuracies) else None,
+                accuracy=mean(accuracies) if accuracies else None,
                 difference=difference(accuracies, reference) if contrast else None,
                 target=target,
                 epochs_to_target=_median(times),
                 reached=sum(map(math.isfinite, times)),
-                diverged=0 if done is None else int(done["diverged"].sum()),
+                diverged=sum(finals[run_id]["diverged"] for run_id in done),
             )
         )
     return rows
+
+
+def _curves(epochs: pa.Table) -> dict[str, np.ndarray[Any, Any]]:
+    """run id -> (epochs,) test accuracies, from rows sorted by run id and epoch."""
+    accuracies = epochs["test_accuracy"].to_numpy()
+    run_ids, starts = np.unique(epochs["run_id"].to_numpy(), return_index=True)
+    return dict(zip(run_ids, np.split(accuracies, starts[1:]), strict=True)) if len(run_ids) else {}
 
 
 def _median(times: list[float]) -> float | None:
