@@ -44,7 +44,7 @@ def load(name: str, data: Path | None) -> Arrays:
 def read_npz(name: str, file: Path) -> Arrays:
     """Read and check a data set's .npz."""
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in _KEYS if key in archive}
     except (ValueError, zipfile.BadZipFile, OSError, EOFError) as error:
         raise UserError(f"this is no readable .npz file: {error}.", _again(name), file=file) from None

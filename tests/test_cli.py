@@ -1,0 +1,148 @@
+"""The command line as a user meets it: help, listing, mistakes, pipes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, Icbench, environment
+
+from icbench import catalog
+
+COMMANDS = ("sweep", "plan", "status", "show", "list", "compact", "data")
+HEAVY = ("torch", "torchvision", "pandas", "matplotlib", "numpy", "pyarrow", "submitit", "rich", "scipy")
+
+
+def modules_after(code: str, cwd: Path) -> set[str]:
+    """The heavy modules that a fresh interpreter has imported after running `code`."""
+    script = f"import sys\ntry:\n    {code}\nexcept SystemExit: pass\nprint('\\n' + ' '.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=cwd, env=environment(), capture_output=True, text=True, check=True
+    )
+    return set(HEAVY) & set(done.stdout.rsplit("\n", 2)[-2].split())
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    assert modules_after("from icbench.cli import main; main(['--help'])", tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list", "--json"], ["plan", "g.yaml", "--json"], ["sweep", "g.yaml", "--dry-run", "--json"]]
+)
+def test_commands_that_train_nothing_import_no_torch(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text("recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: li2018}")
+    assert "torch" not in modules_after(f"from icbench.cli import main; main({arguments!r})", tmp_path)
+
+
+def test_help_tells_every_command_and_exit_code(icbench: Icbench) -> None:
+    done = icbench("--help")
+    assert done.code == 0
+    assert all(f"    {command} " in done.out for command in COMMANDS)
+    assert "Exit codes: 0 done, 1 some run failed, 2 a mistake" in done.out
+    assert icbench().out == done.out
+    for command in COMMANDS:
+        assert icbench(command, "--help").code == 0
+
+
+def test_version(icbench: Icbench) -> None:
+    import icbench as package
+
+    assert icbench("--version").out == f"icbench {package.__version__}\n"
+    assert f'version = "{package.__version__}"' in (REPOSITORY / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize("arguments", [["swep"], ["sweep"], ["list", "norm"], ["sweep", "a", "--nosuch"], ["data"]])
+def test_a_mistyped_command_is_the_user_s_mistake(arguments: list[str], icbench: Icbench) -> None:
+    done = icbench(*arguments)
+    assert done.code == 2
+    assert "usage: icbench" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("kind", catalog.KINDS)
+def test_list(kind: str, icbench: Icbench) -> None:
+    done = icbench("list", kind)
+    names = [line.split()[0] for line in done.out.splitlines()[4:] if line.strip()]
+    assert names == list(catalog.names(kind))
+    entries = icbench("list", kind, "--json").json()[kind]
+    assert [entry["name"] for entry in entries] == names
+    assert all(len(entry["summary"]) > 20 for entry in entries)
+
+
+def test_list_tells_all_kinds(icbench: Icbench) -> None:
+    assert list(icbench("list", "--json").json()) == list(catalog.KINDS)
+
+
+@pytest.mark.parametrize("kind", ["norms", "orderings", "optimizers", "datasets"])
+def test_every_variant_has_a_first_line_that_fits(kind: str) -> None:
+    for name in catalog.names(kind):
+        line = catalog.summary(kind, name)
+        assert line.endswith(".") or line.endswith("`."), (name, line)
+        assert len(line) <= 120
+
+
+def test_a_new_norm_is_one_new_file(tmp_path: Path) -> None:
+    """A copy of the package with one file more: the list, the grid and a run know the norm at once."""
+    import shutil
+
+    shutil.copytree(REPOSITORY / "icbench", tmp_path / "icbench", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "icbench" / "nets" / "norms" / "halving.py").write_text(
+        '"""Halves its input, and so normalises nothing (nobody, 2026)."""\n\n'
+        "from torch import nn\n\nfrom icbench.values import PositiveFloat\n\n\n"
+        "class Halving(nn.Module):\n    def __init__(self, by):\n        super().__init__()\n        self.by = by\n\n"
+        "    def forward(self, x):\n        return x / self.by\n\n\n"
+        "def build(channels: int, *, by: PositiveFloat = 2.0) -> nn.Module:\n    return Halving(by)\n"
+    )
+    (tmp_path / "grid.yaml").write_text(
+        "recipe: {name: digits, epochs: 1}\n"
+        "fixed: {dataset: digits, depth: 8, width: 4, ordering: relu-ic-conv, norm: {name: halving, by: 4}}"
+    )
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "icbench", *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment(PYTHONPATH=str(tmp_path)), capture_output=True, text=True, timeout=60
+        )
+
+    assert "Halves its input" in run("list", "norms").stdout
+    done = run("sweep", "grid.yaml", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["cells"][0]["norm"] == {"name": "halving", "by": 4.0}
+    assert "0 should be a number above 0" in run("plan", mistake(tmp_path)).stderr
+
+
+def mistake(folder: Path) -> str:
+    (folder / "bad.yaml").write_text((folder / "grid.yaml").read_text().replace("by: 4", "by: 0"))
+    return "bad.yaml"
+
+
+def test_results_that_are_not_there(icbench: Icbench, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "g.yaml").write_text("recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: li2018}")
+    for arguments in (["status"], ["show", "abc"], ["compact"]):
+        done = icbench(*arguments)
+        assert (done.code, done.out) == (2, "")
+        assert done.err.startswith("icbench: results: there is no such results directory.")
+    assert "this is not a directory" in icbench("sweep", "g.yaml", "--results", "file").err
+    (tmp_path / "results").mkdir()
+    assert icbench("status").out.startswith("No sweep in results/ yet.")
+    assert "no run in results has an id that begins with 'abc'" in icbench("show", "abc").err
+    assert icbench("compact").code == 0
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    command = f"{sys.executable} -m icbench list --json | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], env=environment(), capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("{\n", "")
+
+
+def test_tf32_is_refused_without_a_gpu(icbench: Icbench, tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text(
+        "recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: li2018, precision: tf32}"
+    )
+    (tmp_path / "cpu.yaml").write_text("device: cpu")
+    done = icbench("sweep", "g.yaml", "--profile", "cpu.yaml")
+    assert done.code == 2
+    assert "tf32 needs an NVIDIA GPU" in done.err
+    assert not (tmp_path / "results").exists()

@@ -1,0 +1,91 @@
+"""Run ids: what they are made of, and that they never change."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from icbench import grid
+from icbench.config import Cell
+
+CIFAR = "fixed: {dataset: cifar10, depth: 110, ordering: ic-conv-relu}"
+# Grids of one run, and the ids that these have had since icbench 0.1. Never change one: results are kept by them.
+GOLDEN = {
+    "recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: baseline}": "5a6c60fbe25d",
+    "recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: relu-ic-conv}": "d4c902fbda95",
+    "recipe: digits\nseeds: [7]\nfixed: {dataset: digits, depth: 8, ordering: li2018, dropout: 0.1}": "f11ffad05863",
+    f"recipe: chen2019\n{CIFAR}": "4dc8be460491",
+    f"recipe: choudhury2021\n{CIFAR}": "69f911f14dfe",
+    "recipe: chen2019\nfixed: {dataset: cifar100, block: bottleneck, depth: 164, ordering: baseline}": "a9b6fd2138ab",
+    f"recipe: chen2019\n{CIFAR.replace('}', ', norm: {name: group, groups: 4}}')}": "b6623edfbea3",
+    f"recipe: {{name: chen2019, optimizer: sgd, learning_rate: 0.1}}\n{CIFAR}": "347d402d6be6",
+    f"recipe: chen2019\n{CIFAR.replace('}', ', precision: bfloat16, split: heldout, width: 32}')}": "624a62665da9",
+}
+
+
+@pytest.mark.parametrize("text", GOLDEN)
+def test_golden_ids(text: str, write_grid: Callable[..., Path]) -> None:
+    assert grid.load(write_grid(text)).run_ids == [GOLDEN[text]]
+
+
+def test_the_canonical_form(write_grid: Callable[..., Path]) -> None:
+    """Sorted JSON without spaces, defaults filled in, whose SHA-256 begins with the run id."""
+    ((run_id, config),) = grid.load(write_grid(f"recipe: chen2019\n{CIFAR}\nseeds: [3]")).runs()
+    text = config.canonical_json()
+    content = json.loads(text)
+    assert text == json.dumps(content, sort_keys=True, separators=(",", ":"))
+    assert hashlib.sha256(text.encode()).hexdigest()[:12] == run_id == config.run_id
+    recipe = content.pop("recipe")
+    assert content == {
+        "block": "basic",
+        "dataset": "cifar10",
+        "depth": 110,
+        "dropout": 0.05,
+        "norm": {"name": "batch", "epsilon": 1e-3, "momentum": 0.01},
+        "ordering": "ic-conv-relu",
+        "precision": "float32",
+        "seed": 3,
+        "split": "test",
+        "width": 16,
+    }
+    assert recipe == {
+        "optimizer": {"name": "adam", "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7},
+        "learning_rate": 1e-3,
+        "learning_rate_steps": [[80, 0.1], [120, 0.1], [160, 0.1]],
+        "epochs": 200,
+        "batch_size": 64,
+        "weight_decay": {"convolution": 2e-4, "classifier": 0.0, "other": 0.0},
+        "augmentation": {"shift": 4, "fill": "edge", "flip": True},
+        "subtract_pixel_mean": True,
+        "convolution_bias": True,
+        "initialization": "he-truncated-normal",
+        "downsample_padding": "trailing",
+    }
+
+
+def test_a_cell_is_its_runs_without_the_seed(write_grid: Callable[..., Path]) -> None:
+    sweep = grid.load(write_grid(f"recipe: chen2019\n{CIFAR}\nseeds: [5, 1]"))
+    (cell,) = sweep.cells
+    canonical = json.loads(cell.config.canonical_json())
+    del canonical["seed"]
+    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"))
+    assert cell.cell_id == hashlib.sha256(text.encode()).hexdigest()[:12]
+    assert [config.seed for _, config in cell.runs()] == [5, 1]
+    assert all(config.run_id == run_id and config.cell_id == cell.cell_id for run_id, config in cell.runs())
+    assert Cell.of(cell.config, (5, 1)) == cell
+
+
+def test_what_cannot_matter_is_dropped(write_grid: Callable[..., Path]) -> None:
+    def ids(recipe: str, more: str = "") -> list[str]:
+        return grid.load(
+            write_grid(f"recipe: {recipe}\nfixed: {{dataset: digits, depth: 8, ordering: baseline{more}}}")
+        ).run_ids
+
+    plain = ids("{name: digits, augmentation: {shift: 0}}")
+    assert plain == ids("{name: digits, augmentation: {shift: 0, fill: edge}}")  # nothing to fill
+    assert plain == ids("{name: digits, augmentation: {shift: 0}}", ", dropout: 0.3")  # a baseline has no dropout
+    assert ids("digits") == ids("{name: digits, norm_defaults: {group: {groups: 4}}}")  # of a norm that is not used
+    assert ids("digits") != ids("{name: digits, norm_defaults: {batch: {momentum: 0.2}}}")
+    assert ids("digits") != ids("{name: digits, augmentation: {fill: edge}}")

@@ -1,0 +1,311 @@
+"""What a grid names, and what happens to mistakes in it."""
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, Icbench
+
+from icbench import grid
+from icbench.errors import UserError
+
+WriteGrid = Callable[..., Path]
+
+ISSUE_EXAMPLE = """
+name: quickstart
+question: Does an IC layer help on digits?
+recipe: digits
+fixed: {dataset: digits, block: basic}
+grid:
+  ordering: [baseline, relu-ic-conv, ic-conv-relu, conv-relu-ic]
+  dropout: [0.05, 0.1]
+zip: {depth: [8, 14], width: [16, 8]}
+include: [{ordering: baseline, depth: 20}]
+exclude: [{ordering: ic-conv-relu, dropout: 0.1}]
+seeds: 3
+baseline: {ordering: baseline}
+"""
+
+
+def test_a_grid_with_every_key(write_grid: WriteGrid) -> None:
+    sweep = grid.load(write_grid(ISSUE_EXAMPLE))
+    described = [(c.config.ordering, c.config.dropout, c.config.depth, c.config.width) for c in sweep.cells]
+    expected = []
+    for ordering, dropout in [
+        ("baseline-v1", None),
+        ("relu-ic-conv", 0.05),
+        ("relu-ic-conv", 0.1),
+        ("ic-conv-relu", 0.05),
+        ("conv-relu-ic", 0.05),
+        ("conv-relu-ic", 0.1),
+    ]:
+        expected += [(ordering, dropout, 8, 16), (ordering, dropout, 14, 8)]
+    assert described == [*expected, ("baseline-v1", None, 20, 16)]
+    assert (sweep.name, sweep.question) == ("quickstart", "Does an IC layer help on digits?")
+    assert all(cell.seeds == (0, 1, 2) for cell in sweep.cells)
+    assert len(set(sweep.run_ids)) == 39
+    by_id = {cell.cell_id: cell.config for cell in sweep.cells}
+    assert len(sweep.baselines) == 10
+    for cell, baseline in sweep.baselines.items():
+        assert by_id[baseline].ordering == "baseline-v1"
+        assert by_id[baseline].depth == by_id[cell].depth
+
+
+def test_two_spellings_are_one_run(write_grid: WriteGrid) -> None:
+    plain = grid.load(write_grid("recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: relu-ic-conv}"))
+    spelled = grid.load(
+        write_grid(
+            "recipe: {name: digits, epochs: 10, learning_rate_steps: [[6, 0.1], [9.0, 1e-1], [10, 0.5]]}\n"
+            "fixed: {dataset: digits, block: basic, depth: 8.0, width: 16, ordering: relu-ic-conv, dropout: 5e-2,\n"
+            "  norm: {name: batch, momentum: 0.1}, precision: float32, split: test}\nseeds: [0]"
+        )
+    )
+    assert plain.run_ids == spelled.run_ids
+
+
+def test_the_baseline_of_a_block(write_grid: WriteGrid) -> None:
+    text = (
+        "recipe: digits\nfixed: {dataset: digits, ordering: baseline}\ngrid: {block: [basic, bottleneck], depth: [20]}"
+    )
+    assert [c.config.ordering for c in grid.load(write_grid(text)).cells] == ["baseline-v1", "baseline-v2"]
+
+
+def test_dropout_is_kept_where_there_is_dropout(write_grid: WriteGrid) -> None:
+    text = """
+recipe: digits
+fixed: {dataset: digits, depth: 8}
+grid: {ordering: [baseline-v1, baseline-v2, li2018, conv-ic-relu], dropout: [0, 0.2]}
+"""
+    rates = [(c.config.ordering, c.config.dropout) for c in grid.load(write_grid(text)).cells]
+    assert rates == [
+        ("baseline-v1", None),
+        ("baseline-v2", None),
+        ("li2018", 0.0),
+        ("li2018", 0.2),
+        ("conv-ic-relu", 0.0),
+        ("conv-ic-relu", 0.2),
+    ]
+
+
+def test_exclude_sees_defaults_aliases_and_options(write_grid: WriteGrid) -> None:
+    text = """
+recipe: digits
+fixed: {dataset: digits, depth: 8, ordering: relu-ic-conv}
+grid: {norm: [batch, {name: group, groups: 4}, group, none]}
+exclude: [{norm: {name: group, groups: 4}, width: 16}, {norm: none}]
+include: [{norm: {name: group, groups: 2}, ordering: baseline, depth: 14}]
+"""
+    cells = grid.load(write_grid(text)).cells
+    assert [str(c.config.norm) for c in cells] == [
+        "batch epsilon=1e-05 momentum=0.1",
+        "group epsilon=1e-05 groups=8",
+        "group epsilon=1e-05 groups=2",
+    ]
+    alias = """
+recipe: digits
+fixed: {dataset: digits, depth: 8}
+grid: {ordering: [baseline, li2018]}
+exclude: [{ordering: baseline-v1}]
+"""
+    assert [c.config.ordering for c in grid.load(write_grid(alias)).cells] == ["li2018"]
+
+
+def test_the_recipe_may_be_an_axis_and_shapes_the_norm(write_grid: WriteGrid) -> None:
+    text = """
+fixed: {dataset: digits, depth: 8, ordering: baseline}
+grid: {recipe: [chen2019, {name: digits, optimizer: {epsilon: 1e-6}}, {name: digits, optimizer: sgd, epochs: 5}]}
+"""
+    cells = grid.load(write_grid(text)).cells
+    assert [c.config.recipe.label for c in cells] == [
+        "chen2019",
+        "digits optimizer=...",
+        "digits optimizer=... epochs=5",
+    ]
+    assert dict(cells[0].config.norm.options) == {"epsilon": 1e-3, "momentum": 0.01}
+    assert dict(cells[1].config.norm.options) == {"epsilon": 1e-5, "momentum": 0.1}
+    assert cells[1].config.recipe.optimizer.options == (("beta1", 0.9), ("beta2", 0.999), ("epsilon", 1e-6))
+    assert cells[2].config.recipe.optimizer.options == (("momentum", 0.9),)
+    assert cells[2].config.recipe.learning_rate_steps == ((3, 0.1), (4, 0.1))
+
+
+def test_merge_keys_and_anchors(write_grid: WriteGrid) -> None:
+    text = """
+recipe: digits
+fixed: &small {dataset: digits, depth: 8, ordering: baseline}
+include: [{<<: *small, depth: 14}]
+"""
+    assert [c.config.depth for c in grid.load(write_grid(text)).cells] == [8, 14]
+
+
+@pytest.mark.parametrize("file", sorted((REPOSITORY / "sweeps").glob("*.yaml")), ids=lambda file: file.stem)
+def test_our_sweeps_are_right_and_ask_a_question(file: Path) -> None:
+    sweep = grid.load(file)
+    assert sweep.cells
+    assert sweep.question.endswith("?")
+    assert sweep.name == file.stem
+
+
+FIXED = "recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: relu-ic-conv}\n"
+# What is in the file; the line that must be named; what must be said.
+MISTAKES = {
+    "yaml syntax": ("recipe: digits\nfixed: {dataset: digits\ngrid: [", 3, "not valid YAML"),
+    "tab": ("fixed:\n\tdataset: digits", 2, "not valid YAML"),
+    "control character": ("name: a\nquestion: \x07", 2, "not allowed"),
+    "empty file": ("", 1, "holds no grid"),
+    "not a mapping": ("- a\n- b", 1, "holds no grid"),
+    "duplicate key": ("recipe: digits\nseeds: 1\nrecipe: digits", 3, "second time (first on line 1)"),
+    "duplicate field": ("fixed:\n  depth: 8\n  depth: 14", 3, "second time (first on line 2)"),
+    "alias to itself": ("fixed: &a\n  depth: *a", 1, "its own anchor"),
+    "unknown key": (FIXED + "grids: {}", 3, "Did you mean 'grid'?"),
+    "field at the top": (FIXED + "dropout: 0.1", 3, "fixed: {dropout: ...}"),
+    "seed at the top": (FIXED + "seed: 1", 3, "Write seeds: 3"),
+    "unknown field": (FIXED + "grid:\n  droput: [0.1]", 4, "Did you mean 'dropout'?"),
+    "recipe's field": (FIXED + "grid:\n  epochs: [1]", 4, "recipe: {name: digits, epochs: ...}"),
+    "seed as a field": (FIXED + "grid: {seed: [1]}", 3, "Write seeds: 3"),
+    "unknown ordering": (
+        "recipe: digits\ngrid:\n  ordering:\n    - baseline\n    - relu-ic-cnv",
+        5,
+        "Did you mean 'relu-ic-conv'?",
+    ),
+    "unknown norm": (FIXED + "grid: {norm: [bach]}", 3, "Did you mean 'batch'?"),
+    "unknown norm option": (FIXED + "grid:\n  norm:\n    - name: group\n      group: 4", 6, "Did you mean 'groups'?"),
+    "norm without a name": (FIXED + "grid: {norm: [{groups: 4}]}", 3, "is no norm"),
+    "norm that is a number": (FIXED + "grid: {norm: [3]}", 3, "is no norm"),
+    "norm option of a wrong type": (
+        FIXED + "grid: {norm: [{name: group, groups: many}]}",
+        3,
+        "'many' should be a whole number",
+    ),
+    "groups that do not divide": (FIXED + "grid:\n  norm: [{name: group, groups: 5}]", 4, "one of 1, 2, 4, 8, 16"),
+    "unknown data set": ("recipe: digits\nfixed:\n  dataset: cifar", 3, "Did you mean 'cifar10'?"),
+    "unknown block": ("fixed: {block: bottlenek}", 1, "Did you mean 'bottleneck'?"),
+    "unknown precision": (FIXED + "grid: {precision: [float16]}", 3, "bfloat16"),
+    "unknown split": (FIXED + "grid: {split: [train]}", 3, "heldout"),
+    "unknown recipe": ("recipe: chen2018", 1, "Did you mean 'chen2019'?"),
+    "unknown recipe field": ("recipe:\n  name: digits\n  epoch: 3", 3, "Did you mean 'epochs'?"),
+    "recipe without a name": ("recipe: {epochs: 3}", 1, "Write its name"),
+    "recipe field out of range": ("recipe: {name: digits, epochs: 0}", 1, "0 should be a whole number from 1 up"),
+    "recipe step of a wrong shape": ("recipe: {name: digits, learning_rate_steps: [80]}", 1, "[epoch, factor]"),
+    "recipe step between epochs": ("recipe: {name: digits, learning_rate_steps: [[1.5, 0.1]]}", 1, "no whole epoch"),
+    "recipe group unknown": ("recipe: {name: digits, weight_decay: {conv: 0}}", 1, "Did you mean 'convolution'?"),
+    "recipe group of a wrong type": ("recipe: {name: digits, augmentation: none}", 1, "should map shift, fill, flip"),
+    "unknown optimizer option": (
+        "recipe: {name: digits, optimizer: {momentum: 0.9}}",
+        1,
+        "'adam' has no option 'momentum'",
+    ),
+    "norm_defaults of no norm": ("recipe: {name: digits, norm_defaults: {batchnorm: {}}}", 1, "Did you mean 'batch'?"),
+    "too large a shift": (FIXED.replace("digits\n", "{name: digits, augmentation: {shift: 9}}\n"), 1, "out of sight"),
+    "wrong type": ("recipe: digits\nfixed: {depth: deep}", 2, "'deep' should be a whole number"),
+    "boolean for a number": (FIXED + "grid: {dropout: [true]}", 3, "True should be a number"),
+    "rate out of range": (FIXED + "grid:\n  dropout:\n  - 0.5\n  - 1", 6, "not including, 1"),
+    "not a number": (FIXED + "grid: {dropout: [.nan]}", 3, "nan should be a number"),
+    "impossible basic depth": (FIXED.replace("depth: 8", "depth: 9"), 2, "The nearest: 8 or 14"),
+    "impossible bottleneck depth": (
+        "recipe: digits\nfixed: {dataset: digits, ordering: li2018, block: bottleneck}\ngrid:\n  depth: [11, 12]",
+        4,
+        "9n+2 layers",
+    ),
+    "too small a depth": (FIXED.replace("depth: 8", "depth: 2"), 2, "The nearest: 8"),
+    "zip of unequal length": (
+        FIXED.replace("depth: 8, ", "") + "zip:\n  depth: [8, 14]\n  width: [16]",
+        3,
+        "depth has 2, width has 1",
+    ),
+    "empty axis": (FIXED + "grid:\n  dropout: []", 4, "the list is empty"),
+    "empty grid": (FIXED + "grid: {}", 3, "the grid is empty"),
+    "empty grid, no value": (FIXED + "grid:", 3, "should map fields to values"),
+    "empty zip": (FIXED + "zip: {}", 3, "'zip' is empty"),
+    "scalar in grid": (FIXED + "grid: {dropout: 0.1}", 3, "Write [0.1]"),
+    "fixed of a wrong type": ("fixed: 3", 1, "should map fields to values"),
+    "given in fixed and grid": (FIXED + "grid: {depth: [8]}", 3, "in 'fixed' and in 'grid'"),
+    "given in fixed and zip": (FIXED + "zip: {depth: [8]}", 3, "in 'fixed' and in 'zip'"),
+    "given in grid and zip": (FIXED + "grid: {width: [8]}\nzip: {width: [8]}", 4, "in 'grid' and in 'zip'"),
+    "recipe given twice": ("recipe: digits\ngrid: {recipe: [digits]}", 2, "by itself and in 'grid'"),
+    "recipe given twice, fixed": ("recipe: digits\nfixed: {recipe: digits}", 2, "given twice"),
+    "exclude matches nothing": (
+        FIXED + "grid: {dropout: [0.1]}\nexclude:\n  - {dropout: 0.1, width: 8}",
+        5,
+        "matches no run",
+    ),
+    "exclude leaves nothing": (FIXED + "exclude: [{depth: 8}]", 3, "the grid is empty"),
+    "exclude of a wrong type": (FIXED + "exclude: {depth: 8}", 3, "should be a list of mappings"),
+    "exclude of nothing": (FIXED + "exclude: [{}]", 3, "should map fields to values"),
+    "include of an unknown field": (FIXED + "include:\n  - {deph: 8}", 4, "Did you mean 'depth'?"),
+    "seeds zero": (FIXED + "seeds: 0", 3, "a number from 1 up"),
+    "seeds negative": (FIXED + "seeds: [0, -1]", 3, "-1; seeds should be"),
+    "seeds twice": (FIXED + "seeds: [0, 1, 1]", 3, "1 stands there twice"),
+    "seeds of a wrong type": (FIXED + "seeds: many", 3, "'many'"),
+    "seeds true": (FIXED + "seeds: true", 3, "True"),
+    "baseline that the sweep lacks": (
+        FIXED + "baseline: {ordering: baseline}",
+        3,
+        "(baseline-v1 digits basic-8): put it into grid or include",
+    ),
+    "baseline that cannot be": (FIXED + "baseline: {block: bottleneck}", 3, "9n+2"),
+    "baseline of a wrong type": (FIXED + "baseline: baseline-v1", 3, "as in {ordering: baseline}"),
+    "missing field": ("recipe: digits\nfixed: {dataset: digits, depth: 8}", 1, "'ordering' is given nowhere"),
+    "missing recipe": ("fixed: {dataset: digits, depth: 8, ordering: baseline}", 1, "'recipe' is given nowhere"),
+    "name that is a path": ("name: ../up\n" + FIXED, 1, "cannot name a directory"),
+    "name of a wrong type": ("name: 3\n" + FIXED, 1, "should be words"),
+    "unsupported tag": ("name: !!python/object:os.system x", 1, "is not supported"),
+    "key that is a list": ("? [a]\n: b", 1, "a key should be a word"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_named(case: str, write_grid: WriteGrid) -> None:
+    text, line, words = MISTAKES[case]
+    file = write_grid(text)
+    with pytest.raises(UserError) as caught:
+        grid.load(file)
+    message = str(caught.value)
+    assert message.startswith(f"{file}:{line}: "), message
+    assert words in message
+    assert "\n" not in message
+    assert caught.value.exit_code == 2
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "quickstart.yaml").write_text(FIXED)
+    (tmp_path / "latin.yaml").write_bytes(b"recipe: digits\nquestion: caf\xe9?")
+    with pytest.raises(UserError, match=r"missing.yaml: there is no such file.*latin.yaml, quickstart.yaml"):
+        grid.load(tmp_path / "missing.yaml")
+    with pytest.raises(UserError, match=r"latin.yaml:2: the file is not UTF-8"):
+        grid.load(tmp_path / "latin.yaml")
+    with pytest.raises(UserError, match="this is a directory"):
+        grid.load(tmp_path)
+    with pytest.raises(UserError, match="does not exist either"):
+        grid.load(tmp_path / "nowhere" / "grid.yaml")
+    (tmp_path / "my grid.yaml").write_text(FIXED)
+    with pytest.raises(UserError, match="'my grid' is no name for a sweep"):
+        grid.load(tmp_path / "my grid.yaml")
+
+
+@pytest.mark.parametrize("command", ["sweep", "plan"])
+def test_a_mistake_at_the_command_line(command: str, icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
+    write_grid(FIXED + "grid:\n  droput: [0.1]")
+    done = icbench(command, "grid.yaml")
+    assert done.code == 2
+    assert done.out == ""
+    assert re.fullmatch(
+        r"icbench: grid\.yaml:4: a configuration has no field 'droput'\. Did you mean 'dropout'\? .*\n", done.err
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["grid.yaml"]
+
+
+def test_a_hundred_thousand_runs_take_seconds_not_minutes(write_grid: WriteGrid) -> None:
+    """A guard against quadratic behaviour, far from the measured time (docs/benchmarks.md)."""
+    rates = ", ".join(f"{i / 12000:.6f}" for i in range(10000))
+    text = f"""
+recipe: digits
+fixed: {{dataset: digits, depth: 8}}
+grid:
+  ordering: [relu-ic-conv, conv-relu-ic]
+  dropout: [{rates}]
+"""
+    began = time.perf_counter()
+    assert len(grid.load(write_grid(text)).run_ids) == 20000
+    assert time.perf_counter() - began < 60

@@ -1,0 +1,179 @@
+"""Results: written whole or not at all, read back by icbench, pandas and DuckDB, compacted at any moment."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+import icbench as package
+from icbench import results
+from icbench.errors import IcbenchError, UserError
+from icbench.layout import Layout
+
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+TYPES = {"string": "x", "int32": 1, "int64": 2, "float64": 0.5, "bool": False, "timestamp": MOMENT}
+
+
+def run_row(run_id: str, **more: Any) -> dict[str, Any]:
+    row = {column: TYPES[kind] for column, kind in results._RUNS.items()}
+    return row | {"run_id": run_id, "dropout": None, "git_dirty": None, "slurm_job_id": None} | more
+
+
+def epoch_rows(run_id: str, count: int = 3) -> list[dict[str, Any]]:
+    row = {column: TYPES[kind] for column, kind in results._EPOCHS.items()}
+    return [row | {"run_id": run_id, "epoch": epoch, "test_accuracy": epoch / 10} for epoch in range(1, count + 1)]
+
+
+def write(layout: Layout, *run_ids: str, **more: Any) -> None:
+    for run_id in run_ids:
+        results.write_run(layout, run_row(run_id, **more), epoch_rows(run_id))
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "results")
+
+
+RUN_COLUMNS = """run_id cell_id dataset block depth width ordering norm norm_options dropout recipe precision split seed
+parameters epochs test_accuracy test_accuracy_last10 diverged train_seconds images_per_second started_at finished_at
+attempts icbench_version git_commit git_dirty torch_version device hostname threads world_size slurm_job_id config"""
+EPOCH_COLUMNS = "run_id epoch learning_rate train_loss train_accuracy test_loss test_accuracy seconds"
+
+
+def test_what_is_written_is_read(layout: Layout) -> None:
+    write(layout, "bb", "aa")
+    runs, epochs = package.load_runs(layout.root), package.load_epochs(str(layout.root))
+    assert list(runs.columns) == RUN_COLUMNS.split()
+    assert list(epochs.columns) == EPOCH_COLUMNS.split()
+    assert runs["run_id"].tolist() == ["aa", "bb"]
+    assert runs["dropout"].isna().all()
+    assert runs["finished_at"][0] == pd.Timestamp(MOMENT)
+    assert epochs["run_id"].tolist() == ["aa"] * 3 + ["bb"] * 3
+    assert epochs["epoch"].tolist() == [1, 2, 3] * 2
+    assert package.load_runs(layout.root, ["bb", "none"])["run_id"].tolist() == ["bb"]
+
+
+def test_plain_pandas_and_duckdb_read_it(layout: Layout) -> None:
+    write(layout, "aa", "bb")
+    results.compact(layout)
+    write(layout, "cc")
+    runs = pd.read_parquet(layout.runs)
+    assert sorted(runs["run_id"]) == ["aa", "bb", "cc"]
+    query = f"""
+        select run_id, max(e.test_accuracy), any_value(r.dropout)
+        from '{layout.epochs}/*.parquet' e join '{layout.runs}/*.parquet' r using (run_id)
+        group by run_id order by run_id
+    """
+    assert duckdb.sql(query).fetchall() == [("aa", 0.3, None), ("bb", 0.3, None), ("cc", 0.3, None)]
+    assert duckdb.sql(f"select count(*) from '{layout.compacted}/epochs.parquet'").fetchall() == [(6,)]
+
+
+def test_the_files_have_the_schema(layout: Layout) -> None:
+    write(layout, "aa")
+    for table in results.TABLES:
+        assert pq.read_schema(layout.row(table, "aa")).remove_metadata() == results.schema(table)
+
+
+def test_a_missing_directory_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere: there is no such results directory. Make one with: icbench sweep"):
+        package.load_runs(tmp_path / "nowhere")
+    assert package.load_runs(tmp_path).empty
+    assert list(package.load_epochs(tmp_path).columns) == EPOCH_COLUMNS.split()
+
+
+def test_epochs_without_a_run_are_not_finished(layout: Layout) -> None:
+    """Killed between the two files."""
+    write(layout, "aa", "bb")
+    layout.row("runs", "bb").unlink()
+    assert results.finished(layout) == {"aa"}
+    assert set(package.load_epochs(layout.root)["run_id"]) == {"aa"}
+
+
+def test_columns_added_later_are_null_in_older_files(layout: Layout) -> None:
+    write(layout, "aa", "bb")
+    old = pq.read_table(layout.row("runs", "aa")).drop_columns(["config", "world_size"])
+    pq.write_table(old, layout.row("runs", "aa"))
+    runs = package.load_runs(layout.root)
+    assert runs["config"].isna().tolist() == [True, False]
+
+
+def test_a_damaged_file_is_named(layout: Layout) -> None:
+    write(layout, "aa", "bb")
+    file = layout.row("runs", "bb")
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(IcbenchError, match=r"bb\.parquet.*remove it: the run is then done again"):
+        package.load_runs(layout.root)
+
+
+def test_compaction_changes_nothing_but_the_files(layout: Layout) -> None:
+    write(layout, "cc", "aa", "bb")
+    before = package.load_runs(layout.root), package.load_epochs(layout.root)
+    assert results.compact(layout) == 3
+    assert json.loads(layout.manifest.read_text()) == {"run_ids": ["aa", "bb", "cc"]}
+    for table, frame in zip((package.load_runs, package.load_epochs), before, strict=True):
+        pd.testing.assert_frame_equal(table(layout.root), frame)
+    for path in layout.runs.iterdir():  # an archive may keep the compacted files alone
+        path.unlink()
+    assert results.finished(layout) == {"aa", "bb", "cc"}
+    pd.testing.assert_frame_equal(package.load_runs(layout.root), before[0])
+    write(layout, "dd")
+    assert results.compact(layout) == 4
+    assert results.compact(layout) == 4
+    assert sorted(path.name for path in layout.compacted.iterdir()) == [
+        "epochs.parquet",
+        "manifest.json",
+        "runs.parquet",
+    ]
+    assert package.load_epochs(layout.root)["run_id"].value_counts().to_dict() == dict.fromkeys(
+        ["aa", "bb", "cc", "dd"], 3
+    )
+
+
+def test_readers_see_each_run_once_whatever_compaction_has_got_to(layout: Layout) -> None:
+    write(layout, "aa", "bb")
+    results.compact(layout)
+    write(layout, "cc")
+    old = layout.compacted_table("runs").read_bytes()
+    results.compact(layout)
+    layout.compacted_table("runs").write_bytes(old)  # epochs are replaced already, runs are not
+    assert package.load_runs(layout.root)["run_id"].tolist() == ["aa", "bb", "cc"]
+    assert len(package.load_epochs(layout.root)) == 9
+    layout.manifest.unlink()
+    assert len(package.load_runs(layout.root)) == 3
+
+
+WRITER = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_results import Layout, Path, write
+layout = Layout(Path({root!r}))
+print("ready", flush=True)
+for i in range(100000):
+    write(layout, f"{{i % 5}}", parameters=i)
+"""
+
+
+def test_a_killed_writer_leaves_no_half_file(layout: Layout) -> None:
+    for attempt in range(4):
+        script = WRITER.format(tests=str(Path(__file__).parent), root=str(layout.root))
+        with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            time.sleep(0.2 + 0.03 * attempt)
+            os.kill(writer.pid, signal.SIGKILL)
+        runs, epochs = package.load_runs(layout.root), package.load_epochs(layout.root)
+        assert len(runs) > 0
+        assert set(runs["run_id"]) == set(epochs["run_id"])
+        assert len(epochs) == 3 * len(runs)
+    write(layout, *map(str, range(5)))
+    assert all(path.suffix == ".parquet" and not path.name.startswith(".") for path in layout.runs.iterdir())

@@ -1,0 +1,422 @@
+"""The main job, through real subprocesses: sweeps that are killed, interrupted, doubled, that fail and are retried.
+
+Runs are tiny but whole; a sweep's workers need some seconds to import torch, so each test makes the most of one.
+"""
+
+import json
+import os
+import pty
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from conftest import Icbench, environment
+
+import icbench as package
+from icbench import grid
+from icbench.layout import Layout
+from icbench.locks import Lock
+
+WriteGrid = Callable[..., Path]
+# What may differ between two sweeps of one grid.
+VARYING = ["train_seconds", "images_per_second", "started_at", "finished_at", "attempts"]
+
+SIX = """
+question: Do six runs end?
+recipe: {name: digits, epochs: 2}
+fixed: {dataset: digits, depth: 8, width: 4}
+grid: {ordering: [baseline, relu-ic-conv]}
+seeds: 3
+baseline: {ordering: baseline}
+"""
+# Long enough to be killed in the middle: about 2 s a run.
+SLOW = """
+recipe: {name: digits, epochs: 6, learning_rate: 1e-3}
+fixed: {dataset: digits, depth: 8, width: 16, dropout: 0.2}
+grid: {ordering: [conv-relu-ic, ic-conv-relu]}
+seeds: 2
+"""
+# One run that ends well, one that no memory can hold, one that diverges.
+ODD = """
+fixed: {dataset: digits, depth: 8, ordering: relu-ic-conv}
+grid: {recipe: [{name: digits, epochs: 2}], width: [4, 1000000]}
+include: [{width: 4, norm: none, recipe: {name: digits, epochs: 2, learning_rate: 1e12}}]
+"""
+
+
+def rows(results: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Runs and epochs without what may differ."""
+    return package.load_runs(results).drop(columns=VARYING), package.load_epochs(results).drop(columns="seconds")
+
+
+def assert_same_rows(results: Path, undisturbed: Path) -> None:
+    """Bit for bit."""
+    for ours, theirs in zip(rows(results), rows(undisturbed), strict=True):
+        pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+
+
+@contextmanager
+def started(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """An `icbench` command under way; killed at the latest when the test ends."""
+    command = [sys.executable, "-m", "icbench", *map(str, arguments)]
+    with subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            for line in Path("/proc").glob("[0-9]*/stat"):
+                try:  # all of the session: the sweep, submitit's controllers, the workers
+                    fields = line.read_text().rsplit(")", 1)[1].split()
+                    if int(fields[3]) == process.pid:
+                        os.kill(int(line.parent.name), signal.SIGKILL)
+                except (OSError, IndexError):
+                    pass
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """The process ids of a sweep's workers: submitit's tasks, not their controllers."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            session = int(stat.read_text().rsplit(")", 1)[1].split()[3])
+            command = (stat.parent / "cmdline").read_bytes().split(b"\0")
+        except (OSError, IndexError):
+            continue
+        if session == process.pid and b"submitit.core._submit" in command:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of SLOW, never disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "slow.yaml").write_text(SLOW)
+    command = [sys.executable, "-m", "icbench", "sweep", "slow.yaml"]
+    subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True, timeout=120)
+    return folder / "results"
+
+
+@pytest.fixture(scope="module")
+def six(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a finished sweep of SIX, and what it printed."""
+    folder = tmp_path_factory.mktemp("six")
+    (folder / "six.yaml").write_text(SIX)
+    command = [sys.executable, "-m", "icbench", "sweep", "six.yaml"]
+    done = subprocess.run(
+        command, cwd=folder, env=environment(), check=True, capture_output=True, text=True, timeout=120
+    )
+    assert done.stderr == ""
+    return folder, done.stdout
+
+
+def icbench_in(folder: Path, *arguments: str) -> Any:
+    """The JSON that a command prints."""
+    command = [sys.executable, "-m", "icbench", *arguments, "--json"]
+    done = subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True, timeout=60)
+    return json.loads(done.stdout)
+
+
+def test_a_dry_run_writes_nothing(icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
+    write_grid(SIX, "six.yaml")
+    dry = icbench("sweep", "six.yaml", "--dry-run")
+    assert dry.code == 0
+    assert "0 finished, 6 missing, 0 failed" in dry.out
+    assert [path.name for path in tmp_path.iterdir()] == ["six.yaml"]
+
+
+def test_a_sweep_says_what_it_does(six: tuple[Path, str]) -> None:
+    lines = six[1].splitlines()
+    workers = min(6, len(os.sched_getaffinity(0)))
+    assert lines[0] == f"six: 6 of 6 runs to do, {workers} at a time. Results: results/"
+    ended = re.compile(r"\[\d/6\] [0-9a-f]{12} .* digits basic-8 .*: accuracy 0\.\d{4} \(\d")
+    assert sum(bool(ended.match(line)) for line in lines) == 6
+    assert "six: Do six runs end?" in lines
+    assert sum("±" in line and "0.05" in line for line in lines) == 1
+    assert "icbench show" in six[1]
+
+
+def test_the_rows_of_a_sweep(six: tuple[Path, str]) -> None:
+    sweep = grid.load(six[0] / "six.yaml")
+    runs, epochs = package.load_runs(six[0] / "results"), package.load_epochs(six[0] / "results")
+    assert set(runs["run_id"]) == set(sweep.run_ids)
+    assert set(runs["cell_id"]) == {cell.cell_id for cell in sweep.cells}
+    for column, value in {"epochs": 2, "attempts": 1, "threads": 1, "world_size": 1, "diverged": False}.items():
+        assert (runs[column] == value).all()
+    assert [json.loads(config)["seed"] for config in runs["config"]] == runs["seed"].tolist()
+    assert (runs["finished_at"] > runs["started_at"]).all()
+
+    assert len(epochs) == 12
+    by_run, figures = epochs.groupby("run_id"), runs.set_index("run_id")
+    assert figures["test_accuracy"].equals(by_run["test_accuracy"].last())
+    assert figures["test_accuracy_last10"].to_dict() == pytest.approx(by_run["test_accuracy"].mean().to_dict())
+    assert figures["train_seconds"].to_dict() == pytest.approx(by_run["seconds"].sum().to_dict())
+    speed = 2 * 1438 / figures["train_seconds"]
+    assert figures["images_per_second"].to_dict() == pytest.approx(speed.to_dict())
+
+
+def test_what_a_sweep_leaves_behind(six: tuple[Path, str]) -> None:
+    results = six[0] / "results"
+    assert all([path.name for path in folder.iterdir()] == ["log.txt"] for folder in (results / "work").iterdir())
+    files = Layout(results).sweep("six")
+    assert files.grid.read_text() == SIX
+    (entry,) = files.ledger.iterdir()
+    packs = json.loads(entry.read_text())["packs"]
+    assert sorted(run_id for pack in packs for run_id in pack) == sorted(grid.load(six[0] / "six.yaml").run_ids)
+
+
+def test_the_same_sweep_again_runs_nothing(six: tuple[Path, str]) -> None:
+    cells = icbench_in(six[0], "sweep", "six.yaml")["cells"]
+    assert [cell["ordering"] for cell in cells] == ["baseline-v1", "relu-ic-conv"]
+    runs = package.load_runs(six[0] / "results")
+    expected = runs[runs["ordering"] == "relu-ic-conv"]["test_accuracy"].mean()
+    assert cells[1]["accuracy"]["value"] == pytest.approx(expected)
+    assert len(list(Layout(six[0] / "results").sweep("six").ledger.iterdir())) == 1
+
+
+def test_looking_at_a_finished_sweep(six: tuple[Path, str], icbench: Icbench) -> None:
+    (status,) = icbench_in(six[0], "status")
+    assert (status["name"], status["total"], status["finished"], status["waiting"]) == ("six", 6, 6, 0)
+    plan = icbench_in(six[0], "plan", "six.yaml")
+    assert (plan["runs"], len(plan["finished"]), plan["missing"], plan["packs"]) == (6, 6, [], [])
+    run_id = plan["finished"][0]
+    shown = icbench_in(six[0], "show", run_id[:6])
+    assert shown["run_id"] == run_id
+    assert [row["epoch"] for row in shown["epoch_rows"]] == [1, 2]
+    assert "test_accuracy" in icbench("show", run_id, "--results", six[0] / "results").out
+    assert "begins with ''" in icbench("show", "", "--results", six[0] / "results").err
+    assert icbench_in(six[0], "compact")["runs"] == 6
+    assert len(package.load_runs(six[0] / "results")) == 6
+
+
+def test_workers_killed_at_random_moments(undisturbed: Path, write_grid: WriteGrid, tmp_path: Path) -> None:
+    """kill -9, again and again; each kill costs its run some epochs; the rows are those of an undisturbed sweep."""
+    write_grid(SLOW, "slow.yaml")
+    chance = random.Random(0)
+    deaths = 0
+    with started("sweep", "slow.yaml", cwd=tmp_path) as sweep:
+        progress = tmp_path / "results" / "work"
+        while deaths < 4 and sweep.poll() is None:
+            # A run is given up after three deaths without an epoch between: let each get somewhere.
+            wait_for(lambda: sweep.poll() is not None or any(progress.glob("*/progress.json")))
+            time.sleep(chance.uniform(0, 1.2))
+            workers = workers_of(sweep)
+            if workers and sweep.poll() is None:
+                os.kill(chance.choice(workers), signal.SIGKILL)
+                deaths += 1
+            for beat in progress.glob("*/progress.json"):
+                beat.unlink(missing_ok=True)
+        out, err = sweep.communicate(timeout=120)
+    assert deaths >= 2  # how many find a worker at work depends on the machine
+    assert sweep.returncode == 0, out + err
+    assert "a worker died in" in out
+    assert_same_rows(tmp_path / "results", undisturbed)
+    assert package.load_runs(tmp_path / "results")["attempts"].sum() > 4
+
+
+def test_the_sweep_itself_killed(undisturbed: Path, icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
+    """kill -9 of the command: its workers notice and end; the same command goes on to the same rows."""
+    write_grid(SLOW, "slow.yaml")
+    with started("sweep", "slow.yaml", cwd=tmp_path) as sweep:
+        wait_for(lambda: list((tmp_path / "results").glob("work/*/checkpoint.pt")))
+        workers = workers_of(sweep)
+        sweep.kill()
+        sweep.wait()
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 20)
+    assert len(package.load_runs(tmp_path / "results")) < 4
+    done = icbench("sweep", "slow.yaml")
+    assert done.code == 0
+    assert_same_rows(tmp_path / "results", undisturbed)
+    logs = "".join(path.read_text() for path in (tmp_path / "results").glob("work/*/log.txt"))
+    assert "goes on from its checkpoint" in logs
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "sigterm"])
+def test_interrupted(how: str, undisturbed: Path, icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
+    write_grid(SLOW, "slow.yaml")
+    with started("sweep", "slow.yaml", cwd=tmp_path) as sweep:
+        wait_for(lambda: list((tmp_path / "results").glob("work/*/checkpoint.pt")))
+        workers = workers_of(sweep)
+        if how == "ctrl-c":
+            os.killpg(sweep.pid, signal.SIGINT)  # a terminal sends it to every process
+        else:
+            sweep.terminate()
+        began = time.monotonic()
+        _, err = sweep.communicate(timeout=30)
+        assert time.monotonic() - began < 10
+        assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert sweep.returncode == 130
+    assert "Nothing is lost" in err
+    assert err.endswith("To go on:\n  icbench sweep slow.yaml\n")
+    (status,) = icbench("status", "--json").json()
+    assert status["interrupted"] + status["finished"] + status["waiting"] + len(status["running"]) == 4
+    logs = [path.read_text() for path in (tmp_path / "results").glob("work/*/log.txt")]
+    assert any("stopped; the checkpoint is stored" in log for log in logs)
+    assert icbench("sweep", "slow.yaml").code == 0
+    assert_same_rows(tmp_path / "results", undisturbed)
+
+
+def test_two_sweeps_of_one_grid_at_once(undisturbed: Path, write_grid: WriteGrid, tmp_path: Path) -> None:
+    """Each run is trained once, by one of them; both end when all is done."""
+    write_grid(SLOW, "slow.yaml")
+    with started("sweep", "slow.yaml", cwd=tmp_path) as one, started("sweep", "slow.yaml", cwd=tmp_path) as two:
+        outs = [sweep.communicate(timeout=120) for sweep in (one, two)]
+    assert (one.returncode, two.returncode) == (0, 0), outs
+    events = [
+        json.loads(line)
+        for file in (tmp_path / "results" / "sweeps" / "slow" / "submissions").glob("*/worker-*.jsonl")
+        for line in file.read_text().splitlines()
+    ]
+    began = [event["run_id"] for event in events if event["event"] == "begin"]
+    assert len(began) == len(set(began)) == 4
+    assert_same_rows(tmp_path / "results", undisturbed)
+    assert (package.load_runs(tmp_path / "results")["attempts"] == 1).all()
+
+
+def test_a_run_that_another_sweep_dies_on_is_taken_over(write_grid: WriteGrid, tmp_path: Path) -> None:
+    sweep = grid.load(write_grid(SIX, "six.yaml"))
+    files = Layout(tmp_path / "results").run(sweep.run_ids[0])
+    files.folder.mkdir(parents=True)
+    lock = Lock.take(files.lock)
+    assert lock is not None
+    with started("sweep", "six.yaml", cwd=tmp_path) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "waiting for 1 runs that another sweep is at" in line:
+                break
+        assert process.poll() is None
+        lock.release()
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert len(package.load_runs(tmp_path / "results")) == 6
+
+
+def test_a_run_that_raises_and_a_run_that_diverges(icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
+    """The rest go on; the failure has its traceback; it is tried again only when asked for."""
+    sweep = grid.load(write_grid(ODD, "odd.yaml"))
+    done = icbench("sweep", "odd.yaml")
+    assert done.code == 1, done.out + done.err
+    impossible = sweep.run_ids[1]
+    assert f"FAILED {impossible}: RuntimeError" in done.out
+    assert "To try again: --retry-failed" in done.out
+    runs = package.load_runs(tmp_path / "results")
+    assert runs.set_index("run_id")["diverged"].to_dict() == {sweep.run_ids[0]: False, sweep.run_ids[2]: True}
+    diverged = runs[runs["diverged"]].iloc[0]
+    assert diverged["epochs"] == 1
+    assert diverged["test_accuracy"] < 0.2
+    assert diverged["test_accuracy"] == diverged["test_accuracy_last10"]
+    shown = icbench("show", impossible)
+    assert "Traceback" in shown.out
+    assert "can't allocate memory" in shown.out or "not enough memory" in shown.out
+    assert icbench("show", impossible, "--json").json()["state"] == "failed"
+    (status,) = icbench("status", "--json").json()
+    assert (status["finished"], [f["kind"] for f in status["failures"]]) == (2, ["error"])
+    assert "1 failed" in icbench("plan", "odd.yaml").out
+
+    began = time.monotonic()
+    again = icbench("sweep", "odd.yaml")
+    assert again.code == 1
+    assert time.monotonic() - began < 5  # nothing was trained
+    attempts = list((tmp_path / "results" / "sweeps" / "odd" / "ledger").iterdir())
+    retried = icbench("sweep", "odd.yaml", "--retry-failed", "--json")
+    assert retried.code == 1
+    assert [f["run_id"] for f in retried.json()["failed"]] == [impossible]
+    assert len(list((tmp_path / "results" / "sweeps" / "odd" / "ledger").iterdir())) == len(attempts) + 1
+
+
+def test_a_run_that_kills_its_workers_is_given_up(icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
+    """As the kernel does to one that takes too much memory: three deaths without an epoch, then the next run."""
+    sweep = grid.load(write_grid(SLOW.replace("epochs: 6", "epochs: 1, batch_size: 1"), "slow.yaml"))
+    with started("sweep", "slow.yaml", "--profile", write_grid("workers: 1", "one.yaml"), cwd=tmp_path) as process:
+        assert process.stdout is not None
+        target = None
+        folder = tmp_path / "results" / "sweeps" / "slow" / "submissions"
+
+        def begun() -> list[dict[str, Any]]:
+            lines = [
+                line for file in folder.glob("*/worker-0.jsonl") for line in file.read_text().splitlines(keepends=True)
+            ]
+            events = [json.loads(line) for line in lines if line.endswith("\n")]
+            return [event for event in events if event["event"] == "begin"]
+
+        for death in range(1, 4):
+            wait_for(lambda death=death: len(begun()) >= death)  # type: ignore[misc]
+            target = target or begun()[0]["run_id"]
+            assert {event["run_id"] for event in begun()} == {target}
+            for pid in workers_of(process):
+                os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: len(begun()) > 4)
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+    assert target in sweep.run_ids
+    shown = icbench("show", target, "--json").json()
+    assert (shown["state"], shown["kind"]) == ("failed", "died")
+    assert "3 workers in a row died on it" in shown["message"]
+
+
+def test_a_worker_that_cannot_start_is_said(write_grid: WriteGrid, tmp_path: Path) -> None:
+    """No endless restarts: the last words of the worker, and exit code 1."""
+    write_grid(SIX, "six.yaml")
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('libtorch is broken')")
+    command = [sys.executable, "-m", "icbench", "sweep", "six.yaml"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(PYTHONPATH=str(tmp_path)), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "icbench: workers end before they begin a run" in done.stderr
+    assert "libtorch is broken" in done.stderr
+
+
+def test_a_live_display_on_a_terminal(write_grid: WriteGrid, tmp_path: Path) -> None:
+    write_grid(SIX, "six.yaml")
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "icbench", "sweep", "six.yaml"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(TERM="xterm", COLUMNS="150"), stdout=follower, stderr=follower
+    ) as sweep:
+        os.close(follower)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(leader, 65536)
+            except OSError:  # the other end is closed
+                break
+        assert sweep.wait(30) == 0
+    os.close(leader)
+    text = shown.decode()
+    assert "0/6 runs" in text
+    assert re.search(r"epoch \d\.\d/2", text)
+    assert "elapsed" in text
+    assert "[6/6]" in text
+
+
+def test_two_grids_share_their_runs(icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
+    write_grid(SIX, "six.yaml")
+    write_grid(SIX.replace("seeds: 3", "seeds: [2, 3]"), "more.yaml")
+    assert icbench("sweep", "six.yaml").code == 0
+    assert "2 of 4 runs to do" in icbench("sweep", "more.yaml").out
+    assert len(package.load_runs(tmp_path / "results")) == 8
