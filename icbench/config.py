@@ -8,7 +8,7 @@ a field added later must be left out of the canonical form while it has the valu
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from icbench.values import Scalar
@@ -114,27 +114,34 @@ class RunConfig:
 
     def cell_json(self) -> str:
         """The canonical form without the seed."""
-        head: dict[str, Any] = {"block": self.block, "dataset": self.dataset, "depth": self.depth}
-        if self.dropout is not None:
-            head["dropout"] = self.dropout
-        head |= {"norm": self.norm.canonical(), "ordering": self.ordering, "precision": self.precision}
-        tail = {"split": self.split, "width": self.width}
-        # The recipe, by far the longest part, is spelled once a recipe and not once a run.
-        return f'{_json(head)[:-1]},"recipe":{self.recipe.canonical_json},{_json(tail)[1:]}'
+        return self._spell("")
 
     def canonical_json(self) -> str:
         """The canonical form: JSON with sorted keys and no spaces."""
-        return with_seed(self.cell_json(), self.seed)
+        return self._spell(f'"seed":{self.seed},')
+
+    def run_id_of(self, seed: int) -> str:
+        """The run id of this configuration with another seed."""
+        return _digest(self._spell(f'"seed":{seed},'))
+
+    def _spell(self, seed: str) -> str:
+        # By hand, which json.dumps would take four times as long for: a grid may have 100,000 runs.
+        dropout = "" if self.dropout is None else f'"dropout":{self.dropout!r},'
+        return (
+            f'{{"block":"{self.block}","dataset":"{self.dataset}","depth":{self.depth},{dropout}'
+            f'"norm":{_variant_json(self.norm)},"ordering":"{self.ordering}","precision":"{self.precision}",'
+            f'"recipe":{self.recipe.canonical_json},{seed}"split":"{self.split}","width":{self.width}}}'
+        )
 
     @property
     def run_id(self) -> str:
         """The first 12 hex digits of the SHA-256 of the canonical form."""
-        return digest(self.canonical_json())
+        return self.run_id_of(self.seed)
 
     @property
     def cell_id(self) -> str:
         """As the run id, without the seed: the runs that differ in nothing but the seed share it."""
-        return digest(self.cell_json())
+        return _digest(self.cell_json())
 
     def label(self) -> str:
         """The run in a few words, for people."""
@@ -159,22 +166,20 @@ class Cell:
 
     @classmethod
     def of(cls, config: RunConfig, seeds: tuple[int, ...]) -> "Cell":
-        text = config.cell_json()
-        return cls(config, digest(text), seeds, tuple(digest(with_seed(text, seed)) for seed in seeds))
+        return cls(config, config.cell_id, seeds, tuple(config.run_id_of(seed) for seed in seeds))
 
     def runs(self) -> list[tuple[str, RunConfig]]:
         """Each run id with its configuration."""
         return [(i, replace(self.config, seed=seed)) for i, seed in zip(self.run_ids, self.seeds, strict=True)]
 
 
-def with_seed(cell_json: str, seed: int) -> str:
-    """Put the seed where the sorted keys want it: before `split`, the first key after it."""
-    before, after = cell_json.rsplit(',"split":', 1)
-    return f'{before},"seed":{seed},"split":{after}'
-
-
-def digest(canonical: str) -> str:
+def _digest(canonical: str) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+@cache
+def _variant_json(variant: Variant) -> str:
+    return _json(variant.canonical())
 
 
 def _json(value: object) -> str:
