@@ -47,7 +47,16 @@ def table(title: str = "") -> "Table":
     from rich import box
     from rich.table import Table
 
-    return Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
+    # Narrow gaps: a sweep's table with its usual columns fits into 80.
+    return Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
 
 
 def cell_columns(configs: Iterable[RunConfig]) -> list[Column]:

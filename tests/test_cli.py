@@ -63,7 +63,8 @@ def test_a_mistyped_command_is_the_user_s_mistake(arguments: list[str], icbench:
 @pytest.mark.parametrize("kind", catalog.KINDS)
 def test_list(kind: str, icbench: Icbench) -> None:
     done = icbench("list", kind)
-    names = [line.split()[0] for line in done.out.splitlines()[4:] if line.strip()]
+    _, _, listed = done.out.partition("───\n")
+    names = [line.split()[0] for line in listed.splitlines()]
     assert names == list(catalog.names(kind))
     entries = icbench("list", kind, "--json").json()[kind]
     assert [entry["name"] for entry in entries] == names

@@ -30,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     out = console()
     for kind in kinds:
+        if kind != kinds[0]:
+            out.print()
         entries = table(kind)
         entries.add_column("name", no_wrap=True)
         if any(entry["options"] for entry in _entries(kind)):

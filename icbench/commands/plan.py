@@ -69,8 +69,9 @@ def _print(todo: "Plan", packs: "list[Pack]") -> None:
         words = [of(cell.config) for _, of in columns]
         cells.add_row(cell.cell_id, *words, str(len(cell.seeds)), str(finished), str(failed or ""))
     out.print(cells)
+    out.print()
     if len(sweep.cells) > _CELLS_SHOWN:
-        out.print(f"... and {plural(len(sweep.cells) - _CELLS_SHOWN, 'more cell')}; --json shows all.\n")
+        out.print(f"... and {plural(len(sweep.cells) - _CELLS_SHOWN, 'more cell')}; --json shows all.")
     whole = sum(cost(config) for _, config in todo.missing)
     for index, pack in enumerate(packs):
         share = sum(cost(config) for _, config in pack)

@@ -48,20 +48,35 @@ def _show_finished(row: dict[str, Any], epochs: "pd.DataFrame", *, as_json: bool
         )
         return
     out = console()
-    figures = table()
-    figures.add_column("field")
-    figures.add_column("value")
-    for key, value in row.items():
-        if key != "config" and value is not None:
-            figures.add_row(key, json.dumps(value) if isinstance(value, dict) else str(value))
-    out.print(figures)
-    out.print(f"recipe: {json.dumps(row['config']['recipe'], indent=1)}")
-    curve = table()
-    for title in epochs.columns[1:]:
-        curve.add_column(title, justify="right")
+    config = row.pop("config")
+    for title, fields in (("", row), ("recipe", config["recipe"])):
+        listing = table(title)
+        listing.add_column("field", no_wrap=True)
+        listing.add_column("value")
+        for key, value in fields.items():
+            if value is not None:
+                listing.add_row(key, _in_words(value))
+        out.print(listing, "")
+    curve = table("epochs")
+    for name in epochs.columns[1:]:
+        curve.add_column(name.replace("_", " "), justify="right")
     for epoch in epochs.itertuples(index=False):
-        curve.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in epoch[1:]))
+        curve.add_row(*map(_in_words, epoch[1:]))
     out.print(curve)
+
+
+def _in_words(value: Any) -> str:
+    """A value for people: floats to four digits; `--json` has them all."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4g}"
+        case dict():
+            return ", ".join(f"{name} {_in_words(each)}" for name, each in value.items())
+        case list():
+            return json.dumps(value)
+    return str(value)
 
 
 def _show_unfinished(layout: "Layout", run_id: str, *, as_json: bool) -> None:

@@ -21,12 +21,13 @@ def print_table(sweep: Sweep, rows: list[CellRow], todo: Plan, layout: Layout) -
     grid = table(f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name)
     for title, _ in columns:
         grid.add_column(title, no_wrap=True)
-    for title in ("seeds", "accuracy %", "vs baseline", "epochs to baseline's", "diverged"):
+    for title in ("seeds", "accuracy %", "vs baseline", "epochs to target", "diverged"):
         grid.add_column(title, justify="right")
     for row in rows:
         seeds = str(row.seeds) if row.seeds == row.seeds_wanted else f"{row.seeds} of {row.seeds_wanted}"
         grid.add_row(*(of(row.config) for _, of in columns), seeds, *_figures(row))
     out.print(grid)
+    out.print()
     for note in _notes(sweep, rows):
         out.print(note)
     failures = monitor.failures(layout, sorted(todo.failed))
@@ -72,7 +73,7 @@ def _epochs(row: CellRow) -> str:
     if row.epochs_to_target is None:
         return ""
     median = f"{row.epochs_to_target:g}" if math.isfinite(row.epochs_to_target) else "never"
-    return median if row.reached == row.seeds else f"{median} ({row.reached} of {row.seeds})"
+    return median if row.reached == row.seeds else f"{median} ({row.reached}/{row.seeds})"
 
 
 def _notes(sweep: Sweep, rows: list[CellRow]) -> list[str]:
@@ -85,8 +86,8 @@ def _notes(sweep: Sweep, rows: list[CellRow]) -> list[str]:
             "not corrected for the number of cells."
         )
         notes.append(
-            "epochs to baseline's: median over seeds of the first epoch that reaches the baseline's "
-            "median final accuracy; a seed that never does counts as infinity."
+            "epochs to target: median over seeds of the first epoch that reaches the baseline seeds' median final "
+            "accuracy; 8 (2/3): two of three seeds did, a seed that never does counts as infinity."
         )
     if any(row.diverged for row in rows):
         notes.append(
