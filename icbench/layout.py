@@ -21,12 +21,12 @@ class RunFiles:
 
     @property
     def progress(self) -> Path:
-        """The heartbeat: epoch, images per second and time of the last sign of life, as JSON."""
+        """The heartbeat: epochs done, seconds left, and the moment of this sign of life, as JSON."""
         return self.folder / "progress.json"
 
     @property
     def attempts(self) -> Path:
-        """How often a worker began this run, and how often in a row it died without finishing an epoch, as JSON."""
+        """How often a worker began this run, and how often in a row they died before they ended an epoch, as JSON."""
         return self.folder / "attempts.json"
 
     @property
@@ -57,7 +57,7 @@ class SweepFiles:
 
     @property
     def ledger(self) -> Path:
-        """One JSON file for each submission: when, by whom, what was missing, which jobs."""
+        """One JSON file for each submission: when, with which profile, submitit's jobs, their packs."""
         return self.folder / "ledger"
 
     def submission(self, submission_id: str) -> "SubmissionFiles":

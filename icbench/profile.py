@@ -86,8 +86,11 @@ def _count(data: dict[str, Any], key: str, automatic: int) -> int:
 
 
 def cores() -> int:
-    """The CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The CPU cores that this process may use: those it is bound to, and no more than its SLURM job was given."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE", "")
+    # A cluster need not bind its jobs to their cores; two jobs on one node must not take it twice.
+    return min(bound, int(given)) if given.isdigit() and given != "0" else bound
 
 
 def visible_gpus() -> tuple[str, ...]:

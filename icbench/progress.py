@@ -9,15 +9,17 @@ from icbench.console import duration
 from icbench.launch import Event, LocalJobs
 from icbench.layout import Layout
 from icbench.plan import Run, cost
+from icbench.results import finished
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _REFRESH_SECONDS = 0.25
+_LOOK_SECONDS = 5.0
 
 
 class Progress:
-    """Follows a sweep's events. `ended` counts the runs that ended in this sweep or are found ended by others."""
+    """Follows a sweep's events; counts the runs that its workers end, and those that it finds ended by others."""
 
     def __init__(self, layout: Layout, missing: tuple[Run, ...], total: int, console: "Console"):
         from rich.live import Live
@@ -33,6 +35,7 @@ class Progress:
         self._starts: dict[str, tuple[float, float]] = {}
         self._work_done = 0.0
         self._shown = 0.0
+        self._looked = self._began
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> "Progress":
@@ -61,18 +64,18 @@ class Progress:
                 beat = monitor.beat(self._layout, run_id)
                 self._starts[run_id] = (time.monotonic(), beat.done / beat.epochs if beat else 0.0)
             case "finish":
-                self.ended(run_id)
+                self._end(run_id)
                 accuracy = f"accuracy {event['test_accuracy']:.4f}" + (", diverged" if event["diverged"] else "")
                 took = time.monotonic() - self._starts[run_id][0] if run_id in self._starts else 0.0
                 self.say(f"[{self._ended}/{self._total}] {run_id} {label}: {accuracy} ({took:.1f} s)")
             case "fail":
-                self.ended(run_id)
+                self._end(run_id)
                 self.say(f"[{self._ended}/{self._total}] {run_id} {label}: FAILED, {event['message']}")
             case "death":
                 self.say(f"a worker died in {run_id} {label}; the run goes on from its last checkpoint")
 
-    def ended(self, run_id: str) -> None:
-        """Count a run as ended."""
+    def _end(self, run_id: str) -> None:
+        """Count a run as ended, once."""
         if run_id in self._left:
             self._left.discard(run_id)
             self._ended += 1
@@ -80,7 +83,11 @@ class Progress:
             self._work_done += self._costs[run_id] * (1 - start)
 
     def refresh(self, jobs: LocalJobs) -> None:
-        """Bring the live display up to date, not too often."""
+        """Bring the count and the live display up to date, not too often."""
+        if time.monotonic() - self._looked > _LOOK_SECONDS:
+            self._looked = time.monotonic()
+            for run_id in self._left & finished(self._layout):
+                self._end(run_id)
         if self._live and time.monotonic() - self._shown > _REFRESH_SECONDS:
             self._shown = time.monotonic()
             self._live.update(self._display(jobs.running), refresh=True)

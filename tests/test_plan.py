@@ -56,6 +56,19 @@ def test_the_local_profile_uses_every_core(monkeypatch: pytest.MonkeyPatch) -> N
     assert (profile.load("local").workers, profile.load("local").device) == (2, "cuda")
 
 
+def test_a_slurm_job_uses_no_more_cores_than_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(profile.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert profile.cores() == 64
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "8")
+    assert profile.cores() == 8
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "4")
+    assert profile.cores() == 4
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "128")
+    assert profile.cores() == 64
+
+
 def test_a_profile_of_one_s_own(write_grid: WriteGrid) -> None:
     file = write_grid("executor: local\nworkers: 3\nthreads: 2\ndevice: cpu", "mine.yaml")
     mine = profile.load(str(file))

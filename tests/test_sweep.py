@@ -22,7 +22,7 @@ import pytest
 from conftest import Icbench, environment
 
 import icbench as package
-from icbench import grid
+from icbench import grid, profile
 from icbench.layout import Layout
 from icbench.locks import Lock
 
@@ -150,7 +150,7 @@ def test_a_dry_run_writes_nothing(icbench: Icbench, write_grid: WriteGrid, tmp_p
 
 def test_a_sweep_says_what_it_does(six: tuple[Path, str]) -> None:
     lines = six[1].splitlines()
-    workers = min(6, len(os.sched_getaffinity(0)))
+    workers = min(6, profile.cores())
     assert lines[0] == f"six: 6 of 6 runs to do, {workers} at a time. Results: results/"
     ended = re.compile(r"\[\d/6\] [0-9a-f]{12} .* digits basic-8 .*: accuracy 0\.\d{4} \(\d")
     assert sum(bool(ended.match(line)) for line in lines) == 6
