@@ -231,6 +231,8 @@ def test_prepare_copies_and_checks_an_npz(icbench: Icbench, tmp_path: Path) -> N
     assert "checking 50000 training and 10000 test images" in done.err
     loaded = store.load("cifar10", tmp_path / "data")
     assert all(np.array_equal(loaded[key], arrays[key]) for key in arrays)
+    again = icbench("data", "prepare", "cifar10")
+    assert (again.code, again.err) == (0, "it is there already; --from makes it again\n")
     np.savez(tmp_path / "cifar10.npz", **{**arrays, "x_test": arrays["x_test"][:-1]})
     done = icbench("data", "prepare", "cifar10", "--from", ".", "--data", "other")
     assert done.code == 2

@@ -86,9 +86,10 @@ def _notes(sweep: Sweep, rows: list[CellRow]) -> list[str]:
             "not corrected for the number of cells."
         )
         notes.append(
-            "epochs to target: median over seeds of the first epoch that reaches the baseline seeds' median final "
-            "accuracy; 8 (2/3): two of three seeds did, a seed that never does counts as infinity."
+            "epochs to target: median over seeds of the first epoch that reaches the baseline's median final accuracy."
         )
+        if any(row.reached < row.seeds for row in rows):
+            notes.append("(2/3) there: two of three seeds reach it; one that never does counts as infinity.")
     if any(row.diverged for row in rows):
         notes.append(
             "diverged: runs whose loss ceased to be finite; they count with the accuracy that they ended with."

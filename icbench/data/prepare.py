@@ -17,12 +17,16 @@ Tell = Callable[[str], None]
 def prepare(name: str, source: Path | None, data: Path | None, tell: Tell) -> Path:
     """Make the data set's file, checked and whole or not at all; return it. `tell` hears of the progress.
 
-    Raises UserError: unknown or bundled data set, a source that is not the data set; IcbenchError: no download.
+    Where it is whole already and no source is named, nothing is done. Raises UserError: unknown or bundled data set,
+    a source that is not the data set; IcbenchError: no download.
     """
     dataset = catalog.load("datasets", name)
     if not hasattr(dataset, "ARCHIVES"):
         raise UserError(f"the data set {name} needs no preparing: it ships with icbench.")
     target = store.file_of(name, data)
+    if source is None and _is_whole(name, target):
+        tell("it is there already; --from makes it again")
+        return target
     arrays = _arrays(name, dataset.ARCHIVES, source, tell)
     tell(f"checking {len(arrays['y_train'])} training and {len(arrays['y_test'])} test images")
     store.check(name, arrays, source or target)
@@ -30,6 +34,14 @@ def prepare(name: str, source: Path | None, data: Path | None, tell: Tell) -> Pa
     target.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
     return target
+
+
+def _is_whole(name: str, file: Path) -> bool:
+    try:
+        store.read_npz(name, file)
+    except UserError:
+        return False
+    return True
 
 
 def _arrays(name: str, parts: archives.Archives, source: Path | None, tell: Tell) -> archives.Arrays:
