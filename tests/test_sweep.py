@@ -197,6 +197,22 @@ def test_the_same_sweep_again_runs_nothing(six: tuple[Path, str]) -> None:
     assert len(list(Layout(six[0] / "results").sweep("six").ledger.iterdir())) == 1
 
 
+def test_what_to_type_next_can_be_typed(six: tuple[Path, str]) -> None:
+    """Where the environment is not active, activating it is the first of the next steps."""
+    for path, inactive in ((os.defpath, True), (f"{Path(sys.executable).parent}:{os.defpath}", False)):
+        command = [sys.executable, "-m", "icbench", "sweep", "six.yaml"]
+        done = subprocess.run(
+            command, cwd=six[0], env=environment(PATH=path), check=True, capture_output=True, text=True, timeout=60
+        )
+        assert ("bin/activate" in done.stdout) == inactive
+        script = done.stdout.partition("Next:\n")[2]
+        typed = subprocess.run(
+            ["bash", "-ec", script], cwd=six[0], env=environment(PATH=path), capture_output=True, text=True, timeout=60
+        )
+        assert typed.returncode == 0, typed.stderr
+        assert "test_accuracy" in typed.stdout
+
+
 def test_looking_at_a_finished_sweep(six: tuple[Path, str], icbench: Icbench) -> None:
     (status,) = icbench_in(six[0], "status")
     assert (status["name"], status["total"], status["finished"], status["waiting"]) == ("six", 6, 6, 0)

@@ -1,6 +1,11 @@
 """The table that a sweep ends with, for people and for programs."""
 
 import math
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
 from typing import Any
 
 from icbench import monitor
@@ -37,6 +42,8 @@ def print_table(sweep: Sweep, rows: list[CellRow], todo: Plan, layout: Layout) -
         out.print(f"{plural(len(failures), 'run')} failed. To see why: icbench show RUN. To try again: --retry-failed.")
     at = "" if str(layout.root) == "results" else f" --results {layout.root}"
     out.print(f"\nResults: {layout.root}/runs and {layout.root}/epochs (Parquet). Next:")
+    if activate := _activation():
+        out.print(f"  {activate}")
     if todo.finished:
         out.print(f"  icbench show {min(todo.finished)}{at}")
     out.print(f"  python -c 'import icbench; print(icbench.load_runs(\"{layout.root}\"))'")
@@ -52,6 +59,15 @@ def record(sweep: Sweep, rows: list[CellRow], todo: Plan, layout: Layout) -> dic
         "cells": [row.record() for row in rows],
         "failed": [{"run_id": why.run_id, "kind": why.kind, "message": why.message} for why in failures],
     }
+
+
+def _activation() -> str | None:
+    """What puts `icbench` and its `python` on the path; None where they are there, or live in no environment."""
+    script = Path(sys.prefix, "bin", "activate")
+    found = shutil.which("icbench")
+    if not script.exists() or (found and Path(found).resolve().is_relative_to(Path(sys.prefix).resolve())):
+        return None
+    return f". {shlex.quote(os.path.relpath(script) if script.is_relative_to(Path.cwd()) else str(script))}"
 
 
 def _figures(row: CellRow) -> list[str]:
