@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -27,8 +28,9 @@ _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 60.0
 # submitit's own limit is for clusters; here the sweep decides.
 _FOREVER_MINUTES = 60 * 24 * 366 * 10
-# Workers that end in a row without having begun a run: something is wrong with the machine, not with a run.
-_MAX_STILLBORN = 2
+# Workers in a row that end before they begin a run, having raised or having been killed: something is wrong with the
+# machine, not with a run.
+_MAX_STILLBORN = {"raised": 2, "killed": 10}
 
 
 def record_sweep(layout: Layout, sweep: Sweep) -> None:
@@ -62,7 +64,7 @@ class LocalJobs:
     data: Path | None
     submission: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}")
     _workers: dict[int, _Worker] = field(default_factory=dict)
-    _stillborn: int = 0
+    _stillborn: Counter[str] = field(default_factory=Counter)
 
     def __enter__(self) -> "LocalJobs":
         files = self._files
@@ -174,7 +176,7 @@ class LocalJobs:
             case "begin":
                 worker.current = event["run_id"]
                 worker.began_any = True
-                self._stillborn = 0
+                self._stillborn.clear()
             case "finish" | "fail" | "left":
                 worker.current = None
             case "end" | "stopped":
@@ -188,8 +190,9 @@ class LocalJobs:
 
     def _replace(self, index: int, worker: _Worker) -> None:
         if not worker.began_any:
-            self._stillborn += 1
-        if self._stillborn >= _MAX_STILLBORN:
+            how = "raised" if worker.job.paths.result_pickle.exists() else "killed"
+            self._stillborn[how] += 1
+        if any(self._stillborn[how] >= limit for how, limit in _MAX_STILLBORN.items()):
             worker.over = True
             raise IcbenchError(f"workers end before they begin a run. The last one said:\n{_last_words(worker.job)}")
         self._start(index)

@@ -1,6 +1,5 @@
 """The command line as a user meets it: help, listing, mistakes, pipes."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -81,41 +80,6 @@ def test_every_variant_has_a_first_line_that_fits(kind: str) -> None:
         line = catalog.summary(kind, name)
         assert line.endswith(".") or line.endswith("`."), (name, line)
         assert len(line) <= 120
-
-
-def test_a_new_norm_is_one_new_file(tmp_path: Path) -> None:
-    """A copy of the package with one file more: the list, the grid and a run know the norm at once."""
-    import shutil
-
-    shutil.copytree(REPOSITORY / "icbench", tmp_path / "icbench", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "icbench" / "nets" / "norms" / "halving.py").write_text(
-        '"""Halves its input, and so normalises nothing (nobody, 2026)."""\n\n'
-        "from torch import nn\n\nfrom icbench.values import PositiveFloat\n\n\n"
-        "class Halving(nn.Module):\n    def __init__(self, by):\n        super().__init__()\n        self.by = by\n\n"
-        "    def forward(self, x):\n        return x / self.by\n\n\n"
-        "def build(channels: int, *, by: PositiveFloat = 2.0) -> nn.Module:\n    return Halving(by)\n"
-    )
-    (tmp_path / "grid.yaml").write_text(
-        "recipe: {name: digits, epochs: 1}\n"
-        "fixed: {dataset: digits, depth: 8, width: 4, ordering: relu-ic-conv, norm: {name: halving, by: 4}}"
-    )
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "icbench", *arguments]
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment(PYTHONPATH=str(tmp_path)), capture_output=True, text=True, timeout=60
-        )
-
-    assert "Halves its input" in run("list", "norms").stdout
-    done = run("sweep", "grid.yaml", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["cells"][0]["norm"] == {"name": "halving", "by": 4.0}
-    assert "0 should be a number above 0" in run("plan", mistake(tmp_path)).stderr
-
-
-def mistake(folder: Path) -> str:
-    (folder / "bad.yaml").write_text((folder / "grid.yaml").read_text().replace("by: 4", "by: 0"))
-    return "bad.yaml"
 
 
 def test_results_that_are_not_there(icbench: Icbench, tmp_path: Path) -> None:
