@@ -280,9 +280,7 @@ def test_interrupted(how: str, undisturbed: Path, icbench: Icbench, write_grid: 
             os.killpg(sweep.pid, signal.SIGINT)  # a terminal sends it to every process
         else:
             sweep.terminate()
-        began = time.monotonic()
         _, err = sweep.communicate(timeout=30)
-        assert time.monotonic() - began < 10
         assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert sweep.returncode == 130
     assert "Nothing is lost" in err
@@ -352,15 +350,13 @@ def test_a_run_that_raises_and_a_run_that_diverges(icbench: Icbench, write_grid:
     assert (status["finished"], [f["kind"] for f in status["failures"]]) == (2, ["error"])
     assert "1 failed" in icbench("plan", "odd.yaml").out
 
-    began = time.monotonic()
-    again = icbench("sweep", "odd.yaml")
-    assert again.code == 1
-    assert time.monotonic() - began < 5  # nothing was trained
-    attempts = list((tmp_path / "results" / "sweeps" / "odd" / "ledger").iterdir())
+    ledger = Layout(tmp_path / "results").sweep("odd").ledger
+    assert icbench("sweep", "odd.yaml").code == 1
+    assert len(list(ledger.iterdir())) == 1  # nothing was submitted again
     retried = icbench("sweep", "odd.yaml", "--retry-failed", "--json")
     assert retried.code == 1
     assert [f["run_id"] for f in retried.json()["failed"]] == [impossible]
-    assert len(list((tmp_path / "results" / "sweeps" / "odd" / "ledger").iterdir())) == len(attempts) + 1
+    assert len(list(ledger.iterdir())) == 2
 
 
 def test_a_run_that_kills_its_workers_is_given_up(icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
