@@ -1,4 +1,4 @@
-"""What a result owes its reader: which code, which library, which machine."""
+"""What a result owes its reader: which code, which machine. What torch knows of them is in train/hardware.py."""
 
 import os
 import socket
@@ -30,15 +30,8 @@ def of_machine() -> dict[str, Any]:
     return {"hostname": socket.gethostname(), "slurm_job_id": os.environ.get("SLURM_JOB_ID")}
 
 
-def of_torch(device: Any) -> dict[str, Any]:
-    """torch's version, threads, and the device by its model's name."""
-    import torch
-
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({_cpu_model()})"
-    return {"torch_version": torch.__version__, "device": name, "threads": torch.get_num_threads()}
-
-
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The processor's name, as Linux tells it; `unknown` elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -10,11 +10,8 @@ import os
 import pickle
 import signal
 import socket
-import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,17 +22,17 @@ from icbench.config import RunConfig
 from icbench.errors import UserError
 from icbench.files import read_json, write_json
 from icbench.layout import Layout, RunFiles, SubmissionFiles
-from icbench.locks import Lock, is_free
+from icbench.locks import Lock
 from icbench.plan import Pack, Run
+from icbench.pulse import Pulse
 from icbench.results import finished, write_run
 
 if TYPE_CHECKING:
     from icbench.data.device import DeviceData
-    from icbench.train.state import EpochRow, State
+    from icbench.train.state import State
 
 # A run that so many workers in a row began, and that each died on before it ended an epoch, is given up.
 MAX_DEATHS = 3
-_HEARTBEAT_SECONDS = 1.0
 # What ends a worker and not a run: the disk is full or read-only, or the results directory is gone.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 
@@ -90,7 +87,7 @@ class _Worker:
         self.tell = tell
         self.assignment = assignment
         self.device = torch.device("cuda" if assignment.gpu is not None else "cpu")
-        self.pulse = _Pulse(submission.lifeline)
+        self.pulse = Pulse(submission.lifeline)
         self._submission = submission
         self._data: dict[Any, DeviceData] = {}
         torch.set_num_threads(assignment.threads)
@@ -205,6 +202,7 @@ class _Worker:
         self, run_id: str, config: RunConfig, state: "State", diverged: bool, attempts: dict[str, Any]
     ) -> dict[str, Any]:
         from icbench.nets.build import parameter_count
+        from icbench.train import hardware
 
         accuracies = [row.test_accuracy for row in state.rows]
         tail = accuracies[-1:] if diverged else accuracies[-10:]
@@ -238,7 +236,7 @@ class _Worker:
             "world_size": 1,
             "config": config.canonical_json(),
             **provenance.of_code(),
-            **provenance.of_torch(self.device),
+            **hardware.describe(self.device),
             **provenance.of_machine(),
         }
 
@@ -269,88 +267,3 @@ def _begin_attempt(files: RunFiles) -> dict[str, Any]:
     attempts = before | {"attempts": before["attempts"] + 1, "deaths": deaths, "epochs": max(epochs, before["epochs"])}
     write_json(files.attempts, attempts)
     return attempts
-
-
-class _Pulse:
-    """A thread that, once a second, writes the current run's heartbeat and looks whether the sweep is still there."""
-
-    def __init__(self, lifeline: Path):
-        self.stop = threading.Event()
-        self._lifeline = lifeline
-        self._watched: _Watched | None = None
-        self._writing = threading.Lock()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
-
-    def __enter__(self) -> "_Pulse":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def watch(self, files: RunFiles, config: RunConfig, write: Callable[[str], None]) -> "_Watched":
-        self._watched = _Watched(self, files, config.recipe.epochs, write)
-        return self._watched
-
-    def unwatch(self) -> None:
-        """From here on no heartbeat is written, so that the run's files can be cleared away."""
-        with self._writing:
-            self._watched = None
-
-    def show(self) -> None:
-        """Write the heartbeat of the run under way, if there is one. A full disk is for the training to notice."""
-        with self._writing, suppress(OSError):
-            if self._watched is not None:
-                self._watched.show()
-
-    def _beat(self) -> None:
-        while not self._ended.wait(_HEARTBEAT_SECONDS):
-            if is_free(self._lifeline):
-                self.stop.set()
-            self.show()
-
-
-class _Watched:
-    """The training's watcher: notes how far it is, which the pulse makes known, and passes on the wish to stop."""
-
-    def __init__(self, pulse: _Pulse, files: RunFiles, epochs: int, write: Callable[[str], None]):
-        self._pulse = pulse
-        self._files = files
-        self._epochs = epochs
-        self._write = write
-        self._began: tuple[float, float] | None = None
-        self._done = 0.0
-
-    def resumed(self, epoch: int, step: int) -> None:
-        self._done = epoch - 1.0
-        self._write(f"goes on from its checkpoint in epoch {epoch}, after {step} batches")
-
-    def stepped(self, epochs: float) -> None:
-        if self._began is None:
-            self._began = (time.monotonic(), epochs)
-        self._done = epochs
-
-    def epoch_ended(self, row: "EpochRow") -> None:
-        self._write(f"epoch {row.epoch}: train loss {row.train_loss:.4f}, test accuracy {row.test_accuracy:.4f}")
-        self._pulse.show()
-
-    def should_stop(self) -> bool:
-        return self._pulse.stop.is_set()
-
-    def show(self) -> None:
-        """Write the heartbeat. seconds_left is extrapolated from this attempt's pace; null before there is one."""
-        left = None
-        if self._began is not None and self._done > self._began[1]:
-            pace = (time.monotonic() - self._began[0]) / (self._done - self._began[1])
-            left = pace * (self._epochs - self._done)
-        beat = {
-            "done": self._done,
-            "epochs": self._epochs,
-            "seconds_left": left,
-            "updated_at": datetime.now(UTC).isoformat(),
-            "hostname": socket.gethostname(),
-            "pid": os.getpid(),
-        }
-        write_json(self._files.progress, beat, durable=False)
