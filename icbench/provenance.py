@@ -1,6 +1,7 @@
 """What a result owes its reader: which code, which machine. What torch knows of them is in train/hardware.py."""
 
 import os
+import platform
 import socket
 import subprocess
 from functools import cache
@@ -31,12 +32,12 @@ def of_machine() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """The processor's name, as Linux tells it; `unknown` elsewhere."""
+    """The processor's name, where Linux tells it; elsewhere its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return "unknown"
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+        return platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
