@@ -74,10 +74,13 @@ class Recipe:
     norm_defaults: tuple[tuple[str, tuple[tuple[str, Scalar], ...]], ...] = field(compare=False)
     label: str = field(compare=False)
 
+    def canonical_json(self, block: str) -> str:
+        """The content that makes the run id of nets of `block`; `norm_defaults` enter it through the norm's options."""
+        return self._canonical_json[block]
+
     @cached_property
-    def canonical(self) -> dict[str, Any]:
-        """The content that makes the run id; `norm_defaults` enter it through the norm's options instead."""
-        return {
+    def _canonical_json(self) -> dict[str, str]:
+        content = {
             "augmentation": _fields(self.augmentation),
             "batch_size": self.batch_size,
             "convolution_bias": self.convolution_bias,
@@ -90,10 +93,9 @@ class Recipe:
             "subtract_pixel_mean": self.subtract_pixel_mean,
             "weight_decay": _fields(self.weight_decay),
         }
-
-    @cached_property
-    def canonical_json(self) -> str:
-        return _json(self.canonical)
+        # Bottlenecks stride in 1x1 convolutions, which are not padded.
+        unpadded = {key: value for key, value in content.items() if key != "downsample_padding"}
+        return {"basic": _json(content), "bottleneck": _json(unpadded)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class RunConfig:
         return (
             f'{{"block":"{self.block}","dataset":"{self.dataset}","depth":{self.depth},{dropout}'
             f'"norm":{_variant_json(self.norm)},"ordering":"{self.ordering}","precision":"{self.precision}",'
-            f'"recipe":{self.recipe.canonical_json},{seed}"split":"{self.split}","width":{self.width}}}'
+            f'"recipe":{self.recipe.canonical_json(self.block)},{seed}"split":"{self.split}","width":{self.width}}}'
         )
 
     @property

@@ -9,11 +9,11 @@ from typing import Any
 
 from icbench.config import Cell, Recipe, RunConfig, Variant
 from icbench.errors import suggest
-from icbench.resolve import DEFAULTS, Fields, Given, check_field, fields_of, ordering_name, parse_field, resolve
+from icbench.resolve import DEFAULTS, Fields, Given, check_field, ordering_name, parse_field, resolve
 from icbench.yamlfile import Document, Mistake, Path_, read
 
 _KEYS = ("name", "question", "recipe", "fixed", "grid", "zip", "include", "exclude", "seeds", "baseline")
-_SECTIONS = ("fixed", "grid", "zip")
+_MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,6 @@ class Sweep:
 
     name: str
     question: str
-    file: Path
     text: str
     cells: tuple[Cell, ...]
     baselines: dict[str, str]
@@ -61,14 +60,18 @@ def _sweep(document: Document) -> Sweep:
         raise Mistake(
             ("exclude",), "the grid is empty: 'exclude' leaves no run.", "Exclude less, or include something."
         )
-    cells = {cell.cell_id: cell for cell in (Cell.of(resolve(fields), seeds) for fields in combinations)}
+    cells: dict[str, Cell] = {}
+    given: dict[str, Fields] = {}
+    for fields in combinations:
+        cell = Cell.of(resolve(fields), seeds)
+        cells.setdefault(cell.cell_id, cell)
+        given.setdefault(cell.cell_id, fields)
     return Sweep(
         name=_name(data, document.file),
         question=_text(data, "question"),
-        file=document.file,
         text=document.text,
         cells=tuple(cells.values()),
-        baselines=_baselines(data, cells),
+        baselines=_baselines(data, cells, given),
     )
 
 
@@ -177,13 +180,15 @@ def _check_given_once(fixed: Fields, axes: dict[str, list[Given]], rows: list[Fi
 
 def _seeds(data: dict[str, Any]) -> tuple[int, ...]:
     raw = data.get("seeds", 1)
-    right = "seeds should be a number from 1 up, or a list of different whole numbers from 0 up"
+    right = f"seeds should be a number from 1 to {_MOST_SEEDS:,}, or a list of different whole numbers below 2^63"
     if isinstance(raw, int) and not isinstance(raw, bool) and raw >= 1:
+        if raw > _MOST_SEEDS:
+            raise Mistake(("seeds",), f"seeds: {raw}; {right}.", f"One run with this seed would be seeds: [{raw}].")
         return tuple(range(raw))
     if not isinstance(raw, list) or not raw:
         raise Mistake(("seeds",), f"seeds: {raw!r}; {right}.")
     for index, seed in enumerate(raw):
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
             raise Mistake(("seeds", index), f"seeds: {seed!r}; {right}.")
     if len(set(raw)) < len(raw):
         twice = next(seed for seed in raw if raw.count(seed) > 1)
@@ -239,31 +244,43 @@ def _same(name: str, wanted: Any, actual: Any, fields: Fields) -> bool:
         return ordering_name(wanted, block) == ordering_name(actual, block)
     if isinstance(wanted, Variant) and isinstance(actual, Variant):
         return wanted.name == actual.name and set(wanted.options) <= set(actual.options)
-    if isinstance(wanted, Recipe):
-        return bool(wanted == actual)
+    if isinstance(wanted, Recipe) and isinstance(actual, Recipe):
+        return wanted == actual and wanted.norm_defaults == actual.norm_defaults
     return bool(wanted == actual)
 
 
-def _baselines(data: dict[str, Any], cells: dict[str, Cell]) -> dict[str, str]:
-    """The baseline cell of each cell, as 'baseline' defines it; a cell that is its own baseline has none."""
+def _baselines(data: dict[str, Any], cells: dict[str, Cell], given: dict[str, Fields]) -> dict[str, str]:
+    """The baseline cell of each cell: the fields given for it, changed as 'baseline' says.
+
+    A cell that is its own baseline has none.
+    """
     if "baseline" not in data:
         return {}
     change = _field_mapping(data["baseline"], ("baseline",), "baseline:")
     baselines: dict[str, str] = {}
     for cell in cells.values():
         try:
-            config = resolve(fields_of(cell.config) | change)
+            config = resolve(given[cell.cell_id] | change)
         except Mistake as mistake:
-            problem = f"the baseline of {_describe(cell.config)}: {mistake.problem}"
+            problem = f"the baseline of ({_describe(cell.config)}): {mistake.problem}"
             raise Mistake(("baseline",), problem, mistake.remedy) from None
         baseline = config.cell_id
         if baseline not in cells:
-            problem = f"the sweep lacks the baseline of {_describe(cell.config)}."
-            raise Mistake(("baseline",), problem, f"It would be {_describe(config)}: put it into grid or include.")
+            ours, other = _describe_both(cell.config, config)
+            problem = f"the sweep lacks the baseline of ({ours})."
+            raise Mistake(("baseline",), problem, f"It would be ({other}): put it into grid or include.")
         if baseline != cell.cell_id:
             baselines[cell.cell_id] = baseline
     return baselines
 
 
 def _describe(config: RunConfig) -> str:
-    return f"({config.label().rsplit(' seed ', 1)[0]})"
+    return config.label().rsplit(" seed ", 1)[0]
+
+
+def _describe_both(first: RunConfig, second: RunConfig) -> tuple[str, str]:
+    """Both in words that tell them apart: with recipe and norm in full where the short ones are the same."""
+    if _describe(first) != _describe(second):
+        return _describe(first), _describe(second)
+    ours, other = (f"{_describe(each)}, recipe {each.recipe.label}, norm {each.norm}" for each in (first, second))
+    return ours, other

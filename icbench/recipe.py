@@ -1,7 +1,7 @@
 """From YAML to a Recipe: a recipe's file, and what a grid overrides of it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -200,14 +200,26 @@ def _check_field(key: str, path: Path_) -> None:
 
 
 def _label(name: str, spec: Spec) -> str:
-    """The recipe's name and what differs from its file, for people: `digits epochs=20`."""
-    base = _base(name)
-    changed = [key for key in _PARSERS if spec[key] != base[key]]
-    return " ".join([name, *(f"{key}={_short(spec[key])}" for key in changed)])
+    """The recipe's name and what differs from its file, for people: `digits epochs=20 optimizer.epsilon=1e-07`."""
+    ours, base = dict(_flat(spec)), dict(_flat(_base(name)))
+    return " ".join([name, *(f"{key}={value}" for key, value in ours.items() if value != base.get(key))])
 
 
-def _short(value: Any) -> str:
-    return str(value).replace(" ", "") if isinstance(value, bool | int | float | str) else "..."
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """(key, value) in words of each part of a spec, the keys of its parts joined by dots."""
+    match value:
+        case dict():
+            for name, part in value.items():
+                yield from _flat(part, f"{key}.{name}" if key else name)
+        case Variant():
+            yield key, value.name
+            yield from _flat(dict(value.options), key)
+        case WeightDecay() | Augmentation():
+            yield from _flat({name: getattr(value, name) for name in value.__slots__}, key)
+        case tuple():
+            yield key, str([list(step) for step in value]).replace(" ", "")
+        case _:
+            yield key, str(value)
 
 
 def _finish(spec: Spec, label: str) -> Recipe:

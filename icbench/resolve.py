@@ -24,6 +24,9 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+_MOST = {"depth": 10_000, "width": 1_000_000}
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """A parsed value and where in the file it stands."""
@@ -90,6 +93,9 @@ def resolve(fields: Fields) -> RunConfig:
             raise Mistake((), f"the field {field!r} is given nowhere.", "Add it to fixed, grid or zip.")
     value = DEFAULTS | get
     block, width, training = value["block"], value["width"], value["recipe"]
+    for field, most in _MOST.items():
+        if value[field] > most:
+            raise Mistake(_path(fields, field), f"{field} {value[field]} is beyond any machine.", f"At most: {most:,}.")
     _check_depth(fields, block, value["depth"])
     _check_shift(fields, training, value["dataset"])
     norm = _full_norm(value["norm"], training.norm_defaults)
@@ -102,18 +108,12 @@ def resolve(fields: Fields) -> RunConfig:
         width=width,
         ordering=ordering,
         norm=norm,
-        dropout=value["dropout"] if _uses_dropout(ordering) else None,
+        dropout=value["dropout"] if _uses_dropout(ordering, block) else None,
         recipe=training,
         precision=value["precision"],
         split=value["split"],
         seed=0,
     )
-
-
-def fields_of(config: RunConfig) -> Fields:
-    """The fields that resolve to `config`; they stand nowhere in a file."""
-    names = (name for name in FIELDS if getattr(config, name) is not None)
-    return {name: Given(getattr(config, name), ()) for name in names}
 
 
 def ordering_name(name: str, block: str) -> str:
@@ -122,8 +122,8 @@ def ordering_name(name: str, block: str) -> str:
 
 
 @cache
-def _uses_dropout(ordering: str) -> bool:
-    uses: bool = catalog.load("orderings", ordering).ORDERING.uses_dropout
+def _uses_dropout(ordering: str, block: str) -> bool:
+    uses: bool = catalog.load("orderings", ordering).ORDERING.of(block).uses_dropout
     return uses
 
 

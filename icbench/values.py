@@ -6,6 +6,7 @@ that the grid needs to check `{name: group, groups: 0}`.
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 Scalar = bool | int | float | str
@@ -17,7 +18,6 @@ NonNegativeInt = int
 PositiveFloat = float
 NonNegativeFloat = float
 Rate = float
-Fraction = float
 ChannelDivisor = int
 
 
@@ -40,12 +40,19 @@ class ValueType:
         elif self.kind is str:
             if isinstance(value, str):
                 return value
-        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            if self.kind is float and self.accepts(value):
-                return float(value)
-            if self.kind is int and value == int(value) and self.accepts(value):
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            if self.kind is float and abs(value) < math.inf and self.accepts(value):
+                with suppress(OverflowError):
+                    return float(value)
+            # Results hold whole numbers in 32 bits.
+            if self.kind is int and abs(value) < 2**31 and value == int(value) and self.accepts(value):
                 return int(value)
-        raise ValueError(f"{value!r} should be {self.expects}")
+        raise ValueError(f"{_brief(value)} should be {self.expects}")
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:50]}..."
 
 
 TYPES: dict[str, ValueType] = {
@@ -60,5 +67,4 @@ TYPES: dict[str, ValueType] = {
     "PositiveFloat": ValueType(float, "a number above 0", lambda v: v > 0),
     "NonNegativeFloat": ValueType(float, "a number from 0 up", lambda v: v >= 0),
     "Rate": ValueType(float, "a number from 0 up to, but not including, 1", lambda v: 0 <= v < 1),
-    "Fraction": ValueType(float, "a number from 0 to 1", lambda v: 0 <= v <= 1),
 }

@@ -5,6 +5,8 @@ an error. PyYAML, by itself, reads YAML 1.1 and lets the last duplicate win.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,8 @@ def parse(text: str, file: Path) -> Document:
         line = text[: error.position].count("\n") + 1
         problem = f"not valid YAML: the character {error.character!r} is not allowed."
         raise UserError(problem, "Remove it, or write it as an escape in quotes.", file=file, line=line) from None
+    except RecursionError:
+        raise UserError("the lists and mappings are nested too deeply.", file=file) from None
     reader = _Reader(file)
     data = None if node is None else reader.value(node, ())
     return Document(file, text, data, reader.lines)
@@ -116,19 +120,27 @@ class _Reader:
 
     def value(self, node: yaml.Node, path: Path_) -> Any:
         self.lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            with self._inside(node):
+                return [self.value(child, (*path, index)) for index, child in enumerate(node.value)]
+        return self._scalar(node)
+
+    @contextmanager
+    def _inside(self, node: yaml.Node) -> Iterator[None]:
+        """While its content is read; an alias to it would go on for ever."""
         if any(node is parent for parent in self._open):
             raise self._error(node, "an alias (*) stands inside its own anchor (&).")
         self._open.append(node)
-        try:
-            if isinstance(node, yaml.MappingNode):
-                return self._mapping(node, path)
-            if isinstance(node, yaml.SequenceNode):
-                return [self.value(child, (*path, index)) for index, child in enumerate(node.value)]
-            return self._scalar(node)
-        finally:
-            self._open.pop()
+        yield
+        self._open.pop()
 
     def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
+        with self._inside(node):
+            return self._entries(node, path)
+
+    def _entries(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
         data: dict[str, Any] = {}
         merges = []
         for key_node, value_node in node.value:

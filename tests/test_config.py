@@ -18,7 +18,7 @@ GOLDEN = {
     "recipe: digits\nseeds: [7]\nfixed: {dataset: digits, depth: 8, ordering: li2018, dropout: 0.1}": "f11ffad05863",
     f"recipe: chen2019\n{CIFAR}": "4dc8be460491",
     f"recipe: choudhury2021\n{CIFAR}": "69f911f14dfe",
-    "recipe: chen2019\nfixed: {dataset: cifar100, block: bottleneck, depth: 164, ordering: baseline}": "a9b6fd2138ab",
+    "recipe: chen2019\nfixed: {dataset: cifar100, block: bottleneck, depth: 164, ordering: baseline}": "ce538a91c679",
     f"recipe: chen2019\n{CIFAR.replace('}', ', norm: {name: group, groups: 4}}')}": "b6623edfbea3",
     f"recipe: {{name: chen2019, optimizer: sgd, learning_rate: 0.1}}\n{CIFAR}": "347d402d6be6",
     f"recipe: chen2019\n{CIFAR.replace('}', ', precision: bfloat16, split: heldout, width: 32}')}": "624a62665da9",
@@ -78,9 +78,9 @@ def test_a_cell_is_its_runs_without_the_seed(write_grid: Callable[..., Path]) ->
 
 
 def test_what_cannot_matter_is_dropped(write_grid: Callable[..., Path]) -> None:
-    def ids(recipe: str, more: str = "") -> list[str]:
+    def ids(recipe: str, more: str = "", depth: int = 8) -> list[str]:
         return grid.load(
-            write_grid(f"recipe: {recipe}\nfixed: {{dataset: digits, depth: 8, ordering: baseline{more}}}")
+            write_grid(f"recipe: {recipe}\nfixed: {{dataset: digits, depth: {depth}, ordering: baseline{more}}}")
         ).run_ids
 
     plain = ids("{name: digits, augmentation: {shift: 0}}")
@@ -89,3 +89,7 @@ def test_what_cannot_matter_is_dropped(write_grid: Callable[..., Path]) -> None:
     assert ids("digits") == ids("{name: digits, norm_defaults: {group: {groups: 4}}}")  # of a norm that is not used
     assert ids("digits") != ids("{name: digits, norm_defaults: {batch: {momentum: 0.2}}}")
     assert ids("digits") != ids("{name: digits, augmentation: {fill: edge}}")
+    assert ids("digits") != ids("{name: digits, downsample_padding: symmetric}")
+    # Bottlenecks stride in convolutions of 1x1.
+    deep = ", block: bottleneck"
+    assert ids("digits", deep, 20) == ids("{name: digits, downsample_padding: symmetric}", deep, 20)

@@ -112,6 +112,35 @@ exclude: [{ordering: baseline-v1}]
     assert [c.config.ordering for c in grid.load(write_grid(alias)).cells] == ["li2018"]
 
 
+def test_exclude_tells_recipes_apart_by_their_norm_defaults(write_grid: WriteGrid) -> None:
+    text = """
+fixed: {dataset: digits, depth: 8, ordering: baseline}
+grid: {recipe: [digits, {name: digits, norm_defaults: {batch: {momentum: 0.5}}}]}
+exclude: [{recipe: digits}]
+"""
+    (cell,) = grid.load(write_grid(text)).cells
+    assert cell.config.recipe.label == "digits norm_defaults.batch.momentum=0.5"
+
+
+def test_any_field_may_lead_to_the_baseline(write_grid: WriteGrid) -> None:
+    """The change is made to the fields as given: what follows from them follows anew."""
+    recipes = """
+fixed: {dataset: digits, depth: 8, ordering: relu-ic-conv}
+grid: {recipe: [digits, {name: chen2019, augmentation: {shift: 1}}]}
+baseline: {recipe: digits}
+"""
+    blocks = """
+recipe: digits
+fixed: {dataset: digits, depth: 20, ordering: baseline}
+grid: {block: [basic, bottleneck]}
+baseline: {block: basic}
+"""
+    for text in (recipes, blocks):
+        sweep = grid.load(write_grid(text))
+        first, second = sweep.cells
+        assert sweep.baselines == {second.cell_id: first.cell_id}
+
+
 def test_the_recipe_may_be_an_axis_and_shapes_the_norm(write_grid: WriteGrid) -> None:
     text = """
 fixed: {dataset: digits, depth: 8, ordering: baseline}
@@ -120,8 +149,8 @@ grid: {recipe: [chen2019, {name: digits, optimizer: {epsilon: 1e-6}}, {name: dig
     cells = grid.load(write_grid(text)).cells
     assert [c.config.recipe.label for c in cells] == [
         "chen2019",
-        "digits optimizer=...",
-        "digits optimizer=... epochs=5",
+        "digits optimizer.epsilon=1e-06",
+        "digits optimizer=sgd optimizer.momentum=0.9 epochs=5",
     ]
     assert dict(cells[0].config.norm.options) == {"epsilon": 1e-3, "momentum": 0.01}
     assert dict(cells[1].config.norm.options) == {"epsilon": 1e-5, "momentum": 0.1}
@@ -234,9 +263,11 @@ MISTAKES = {
     "exclude of a wrong type": (FIXED + "exclude: {depth: 8}", 3, "should be a list of mappings"),
     "exclude of nothing": (FIXED + "exclude: [{}]", 3, "should map fields to values"),
     "include of an unknown field": (FIXED + "include:\n  - {deph: 8}", 4, "Did you mean 'depth'?"),
-    "seeds zero": (FIXED + "seeds: 0", 3, "a number from 1 up"),
+    "seeds zero": (FIXED + "seeds: 0", 3, "a number from 1 to 10,000"),
     "seeds negative": (FIXED + "seeds: [0, -1]", 3, "-1; seeds should be"),
     "seeds twice": (FIXED + "seeds: [0, 1, 1]", 3, "1 stands there twice"),
+    "seeds for a seed": (FIXED + "seeds: 20261121", 3, "would be seeds: [20261121]"),
+    "seeds of 64 bits": (FIXED + "seeds: [0, 9223372036854775808]", 3, "below 2^63"),
     "seeds of a wrong type": (FIXED + "seeds: many", 3, "'many'"),
     "seeds true": (FIXED + "seeds: true", 3, "True"),
     "baseline that the sweep lacks": (
@@ -245,12 +276,23 @@ MISTAKES = {
         "(baseline-v1 digits basic-8): put it into grid or include",
     ),
     "baseline that cannot be": (FIXED + "baseline: {block: bottleneck}", 3, "9n+2"),
+    "baseline that reads like its cell": (
+        "fixed: {dataset: digits, depth: 8, ordering: relu-ic-conv}\n"
+        "grid: {recipe: [{name: digits, epochs: 3}]}\nbaseline: {recipe: digits}",
+        3,
+        "(relu-ic-conv digits basic-8 dropout 0.05, recipe digits, norm batch epsilon=1e-05 momentum=0.1)",
+    ),
     "baseline of a wrong type": (FIXED + "baseline: baseline-v1", 3, "as in {ordering: baseline}"),
     "missing field": ("recipe: digits\nfixed: {dataset: digits, depth: 8}", 1, "'ordering' is given nowhere"),
     "missing recipe": ("fixed: {dataset: digits, depth: 8, ordering: baseline}", 1, "'recipe' is given nowhere"),
     "name that is a path": ("name: ../up\n" + FIXED, 1, "cannot name a directory"),
     "name of a wrong type": ("name: 3\n" + FIXED, 1, "should be words"),
     "unsupported tag": ("name: !!python/object:os.system x", 1, "is not supported"),
+    "alias inside its anchor": ("fixed: &a [*a]", 1, "inside its own anchor"),
+    "merge of itself": ("fixed: &a {<<: *a, depth: 8}", 1, "inside its own anchor"),
+    "depth beyond reason": (FIXED.replace("depth: 8", "depth: 600002"), 2, "At most: 10,000"),
+    "number beyond numbers": (FIXED + f"grid: {{dropout: [{'9' * 400}]}}", 3, "... should be a number from 0"),
+    "epochs beyond 32 bits": ("recipe: {name: digits, epochs: 3000000000}", 1, "3000000000 should be a whole number"),
     "key that is a list": ("? [a]\n: b", 1, "a key should be a word"),
 }
 
@@ -266,6 +308,11 @@ def test_a_mistake_is_named(case: str, write_grid: WriteGrid) -> None:
     assert words in message
     assert "\n" not in message
     assert caught.value.exit_code == 2
+
+
+def test_nesting_without_end(write_grid: WriteGrid) -> None:
+    with pytest.raises(UserError, match="nested too deeply"):
+        grid.load(write_grid("fixed: " + "[" * 3000))
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
