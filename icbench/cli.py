@@ -1,9 +1,12 @@
 """Parse the command line and dispatch; nothing else. Imports neither torch nor pandas nor matplotlib."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
 
 from icbench import __version__
 from icbench.commands import compact, data, list_, plan, show, status, sweep
@@ -15,6 +18,7 @@ _EXIT_INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0: done, 1: some run failed, 2: the user's mistake, 130: interrupted."""
+    _prepare_streams()
     parser = _parser()
     parsed = parser.parse_args(arguments)
     if "run" not in parsed:
@@ -31,13 +35,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("icbench: interrupted.", file=sys.stderr)
         return _EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
         return 0
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"icbench: {error.filename}: {error.strerror}.", file=sys.stderr)
+    except OSError as error:  # a full disk, a place that may not be written to
+        print(f"icbench: {error.filename or 'output'}: {error.strerror or error}.", file=sys.stderr)
+        _discard(sys.stdout)
         return 1
+
+
+def _prepare_streams() -> None:
+    """Have what a terminal cannot show replaced, and what is written to closed streams dropped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what is still to be written to nowhere, so that the interpreter's last flush does not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

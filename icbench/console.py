@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 # Wide enough that no table is cut where there is no terminal to fit into.
-_PIPE_WIDTH = 200
+_PIPE_WIDTH = 1000
 
 Column = tuple[str, Callable[[RunConfig], str]]
 
@@ -25,7 +25,6 @@ _WHERE_THEY_DIFFER: tuple[Column, ...] = (
     ("block", lambda config: config.block),
     ("depth", lambda config: str(config.depth)),
     ("width", lambda config: str(config.width)),
-    ("norm", lambda config: str(config.norm)),
     ("recipe", lambda config: config.recipe.label),
     ("precision", lambda config: config.precision),
     ("split", lambda config: config.split),
@@ -36,10 +35,14 @@ def console(stream: TextIO | None = None) -> "Console":
     """A rich console on standard output, or on `stream`."""
     from rich.console import Console
 
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave it to the command what it means that its reader has gone; rich would exit with 1."""
+            raise
+
     stream = stream or sys.stdout
-    return Console(
-        file=stream, width=None if stream.isatty() else _PIPE_WIDTH, highlight=False, markup=False, soft_wrap=True
-    )
+    width = None if stream.isatty() else _PIPE_WIDTH
+    return Plain(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def table(title: str = "") -> "Table":
@@ -59,11 +62,40 @@ def table(title: str = "") -> "Table":
     )
 
 
+def print_table(out: "Console", content: "Table") -> None:
+    """Print a table. Where it does not fit, columns fold between words; then lines get longer, but nothing is cut."""
+    from rich.cells import cell_len
+
+    for column in content.columns:
+        cells = [str(cell) for cell in (column.header, *column.cells)]
+        pieces = [piece for cell in cells for piece in (cell.split("\n") if column.no_wrap else cell.split())]
+        column.min_width = max(map(cell_len, pieces), default=0)
+    needed = sum((column.min_width or 0) + 2 for column in content.columns)
+    width, out.width = out.width, max(out.width, needed)
+    out.print(content)
+    out.width = width
+
+
 def cell_columns(configs: Iterable[RunConfig]) -> list[Column]:
     """What tells cells apart: ordering and dropout always, the other fields where they differ."""
     every = list(configs)
-    differ = [(title, of) for title, of in _WHERE_THEY_DIFFER if len({of(config) for config in every}) > 1]
-    return [*_ALWAYS, *differ]
+    columns = (*_WHERE_THEY_DIFFER, ("norm", _norm_column(every)))
+    return [*_ALWAYS, *((title, of) for title, of in columns if len({of(config) for config in every}) > 1)]
+
+
+def _norm_column(configs: list[RunConfig]) -> Callable[[RunConfig], str]:
+    """The norm's name, and those of its options in which two norms of that name differ."""
+    values: dict[tuple[str, str], set[object]] = {}
+    for norm in {config.norm for config in configs}:
+        for option, value in norm.options:
+            values.setdefault((norm.name, option), set()).add(value)
+
+    def of(config: RunConfig) -> str:
+        norm = config.norm
+        differing = (f"{option}={value}" for option, value in norm.options if len(values[norm.name, option]) > 1)
+        return " ".join([norm.name, *differing])
+
+    return of
 
 
 def print_json(value: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -13,7 +14,7 @@ def write_whole(target: Path, write: Callable[[IO[bytes]], object], *, durable: 
     A reader sees the old file or the new one. What a killed writer leaves behind is named `.tmp-*`, which Parquet
     readers skip. Without `durable` the file may be lost or damaged in a power cut, though not by a killed process.
     """
-    temporary = target.with_name(f".tmp-{target.name}-{os.getpid()}")
+    temporary = target.with_name(f".tmp-{target.name}-{secrets.token_hex(4)}")
     try:
         with temporary.open("wb") as file:
             write(file)

@@ -9,7 +9,17 @@ from typing import Any
 
 from icbench.config import Cell, Recipe, RunConfig, Variant
 from icbench.errors import suggest
-from icbench.resolve import DEFAULTS, Fields, Given, check_field, ordering_name, parse_field, resolve
+from icbench.resolve import (
+    DEFAULTS,
+    REQUIRED,
+    Fields,
+    Given,
+    check_field,
+    full_norm,
+    ordering_name,
+    parse_field,
+    resolve,
+)
 from icbench.yamlfile import Document, Mistake, Path_, read
 
 _KEYS = ("name", "question", "recipe", "fixed", "grid", "zip", "include", "exclude", "seeds", "baseline")
@@ -50,22 +60,8 @@ def _sweep(document: Document) -> Sweep:
     for key in data:
         if key not in _KEYS:
             raise Mistake((key,), f"a grid has no key {key!r}.", _elsewhere(key) or suggest(key, _KEYS))
-    fixed = _fixed(data)
-    axes, rows = _grid(data), _zip(data)
-    _check_given_once(fixed, axes, rows)
     seeds = _seeds(data)
-    combinations = _excluded(data, (fixed | axis | row for axis in _product(axes) for row in rows))
-    combinations += [fixed | fields for fields in _entries(data, "include")]
-    if not combinations:
-        raise Mistake(
-            ("exclude",), "the grid is empty: 'exclude' leaves no run.", "Exclude less, or include something."
-        )
-    cells: dict[str, Cell] = {}
-    given: dict[str, Fields] = {}
-    for fields in combinations:
-        cell = Cell.of(resolve(fields), seeds)
-        cells.setdefault(cell.cell_id, cell)
-        given.setdefault(cell.cell_id, fields)
+    cells, given = _cells(_combinations(data, seeds), seeds)
     return Sweep(
         name=_name(data, document.file),
         question=_text(data, "question"),
@@ -75,15 +71,55 @@ def _sweep(document: Document) -> Sweep:
     )
 
 
+def _combinations(data: dict[str, Any], seeds: tuple[int, ...]) -> list[Fields]:
+    """The fields of each configuration that the grid names, some perhaps more than once."""
+    fixed = _fixed(data)
+    axes, rows = _grid(data), _zip(data)
+    _check_given_once(data, fixed, axes, rows)
+    includes = _entries(data, "include")
+    product_ = [fixed | axis | row for axis in _product(axes) for row in rows]
+    if includes and not axes and rows == [{}] and not all(field in fixed for field in REQUIRED):
+        product_ = []  # 'fixed' is what the entries of 'include' share
+    for index, entry in enumerate(includes):
+        for field in REQUIRED:
+            if field not in fixed | entry:
+                problem = f"this entry of 'include' lacks the field {field!r}, which 'fixed' does not give either."
+                raise Mistake(("include", index), problem, "Entries do not see 'grid' and 'zip': add it to the entry.")
+    combinations = _excluded(data, product_, seeds) + [fixed | entry for entry in includes]
+    if not combinations:
+        raise Mistake(
+            ("exclude",), "the grid is empty: 'exclude' leaves no run.", "Exclude less, or include something."
+        )
+    return combinations
+
+
+def _cells(combinations: list[Fields], seeds: tuple[int, ...]) -> tuple[dict[str, Cell], dict[str, Fields]]:
+    """By cell id: each cell once, with all seeds that are wanted of it, and the fields that it was first given by."""
+    configs: dict[str, RunConfig] = {}
+    given: dict[str, Fields] = {}
+    wanted: dict[str, dict[int, None]] = {}
+    for fields in combinations:
+        config = resolve(fields)
+        cell_id = config.cell_id
+        if cell_id not in configs:
+            configs[cell_id], given[cell_id], wanted[cell_id] = config, fields, {}
+        wanted[cell_id].update(dict.fromkeys((fields["seed"].value,) if "seed" in fields else seeds))
+    return {cell_id: Cell.of(config, tuple(wanted[cell_id])) for cell_id, config in configs.items()}, given
+
+
 def _elsewhere(key: str) -> str:
     """The remedy for a configuration's field that stands at the top."""
-    if key in DEFAULTS or key in ("dataset", "depth", "ordering"):
+    if key == "seed":
+        return "Write seeds: 3, or seeds: [0, 1, 2]."
+    if key in DEFAULTS or key in REQUIRED:
         return f"It is a field of a configuration: write it in fixed: {{{key}: ...}} or grid: {{{key}: [...]}}."
-    return "Write seeds: 3, or seeds: [0, 1, 2]." if key == "seed" else ""
+    return ""
 
 
 def _text(data: dict[str, Any], key: str) -> str:
     value = data.get(key, "")
+    if value is None:
+        raise Mistake((key,), f"{key} has no value.", "Give one, or leave the key out.")
     if not isinstance(value, str):
         raise Mistake((key,), f"{key}: {value!r} should be words.", "Put it in quotes.")
     return value
@@ -133,6 +169,8 @@ def _fixed(data: dict[str, Any]) -> Fields:
 def _axis(field: str, raw: object, path: Path_) -> list[Given]:
     check_field(field, path)
     if not isinstance(raw, list):
+        if raw is None:
+            raise Mistake(path, f"{field} has no value.", "Give a list of values.")
         raise Mistake(path, f"{field}: {raw!r} should be a list of values.", f"Write [{raw}], or put it into fixed.")
     if not raw:
         raise Mistake(path, f"{field}: the list is empty, so the grid would be.", "Give at least one value.")
@@ -163,8 +201,13 @@ def _zip(data: dict[str, Any]) -> list[Fields]:
     return [dict(zip(axes, row, strict=True)) for row in zip(*axes.values(), strict=True)] if axes else [{}]
 
 
-def _check_given_once(fixed: Fields, axes: dict[str, list[Given]], rows: list[Fields]) -> None:
+def _check_given_once(data: dict[str, Any], fixed: Fields, axes: dict[str, list[Given]], rows: list[Fields]) -> None:
     sections: dict[str, Any] = {"fixed": fixed, "grid": axes, "zip": rows[0]}
+    for section, fields in sections.items():
+        if "seed" in fields and "seeds" in data:
+            raise Mistake(
+                (section, "seed"), f"seeds are given twice, by 'seeds' and in {section!r}.", "Keep one of them."
+            )
     for later, earlier in (("grid", "fixed"), ("zip", "fixed"), ("zip", "grid")):
         for field in sections[later]:
             if field in sections[earlier]:
@@ -210,11 +253,12 @@ def _entries(data: dict[str, Any], key: str) -> list[Fields]:
     return [_field_mapping(entry, (key, index), f"{key}:") for index, entry in enumerate(raw)]
 
 
-def _excluded(data: dict[str, Any], combinations: Iterator[Fields]) -> list[Fields]:
+def _excluded(data: dict[str, Any], combinations: list[Fields], seeds: tuple[int, ...]) -> list[Fields]:
     """The combinations that no entry of 'exclude' matches; each entry must match one."""
     entries = _entries(data, "exclude")
-    if not entries:
-        return list(combinations)
+    if any("seed" in entry for entry in entries):
+        each = [Given(seed, ("seeds",)) for seed in seeds]
+        combinations = [{"seed": seed, **fields} for fields in combinations for seed in each]
     used = [False] * len(entries)
     kept = []
     for fields in combinations:
@@ -243,6 +287,7 @@ def _same(name: str, wanted: Any, actual: Any, fields: Fields) -> bool:
         block = fields["block"].value if "block" in fields else DEFAULTS["block"]
         return ordering_name(wanted, block) == ordering_name(actual, block)
     if isinstance(wanted, Variant) and isinstance(actual, Variant):
+        actual = full_norm(actual, fields["recipe"].value) if "recipe" in fields else actual
         return wanted.name == actual.name and set(wanted.options) <= set(actual.options)
     if isinstance(wanted, Recipe) and isinstance(actual, Recipe):
         return wanted == actual and wanted.norm_defaults == actual.norm_defaults
@@ -257,13 +302,16 @@ def _baselines(data: dict[str, Any], cells: dict[str, Cell], given: dict[str, Fi
     if "baseline" not in data:
         return {}
     change = _field_mapping(data["baseline"], ("baseline",), "baseline:")
+    if "seed" in change:
+        raise Mistake(("baseline", "seed"), "a baseline cell has all its seeds.", "Leave the seed out.")
     baselines: dict[str, str] = {}
     for cell in cells.values():
         try:
             config = resolve(given[cell.cell_id] | change)
         except Mistake as mistake:
             problem = f"the baseline of ({_describe(cell.config)}): {mistake.problem}"
-            raise Mistake(("baseline",), problem, mistake.remedy) from None
+            path = mistake.path if mistake.path[:1] == ("baseline",) else ("baseline",)
+            raise Mistake(path, problem, mistake.remedy) from None
         baseline = config.cell_id
         if baseline not in cells:
             ours, other = _describe_both(cell.config, config)

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import secrets
 import signal
 import time
 from collections import Counter
@@ -62,8 +63,9 @@ class LocalJobs:
     packs: list[Pack]
     profile: Profile
     data: Path | None
-    submission: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}")
+    submission: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}")
     _workers: dict[int, _Worker] = field(default_factory=dict)
+    _jobs: list[str] = field(default_factory=list)
     _stillborn: Counter[str] = field(default_factory=Counter)
 
     def __enter__(self) -> "LocalJobs":
@@ -140,13 +142,14 @@ class LocalJobs:
         )
         executor = submitit.LocalExecutor(folder=self._files.submitit.resolve())
         executor.update_parameters(timeout_min=_FOREVER_MINUTES)
-        # A terminal sends Ctrl-C to all processes; it is for the sweep alone, which asks its workers to stop. Blocked
-        # here, it stays blocked in them, and reaches the sweep when it is unblocked.
-        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # A terminal sends Ctrl-C, and that it is closed, to all processes; both are for the sweep alone, which asks its
+        # workers to stop. Blocked here, they stay blocked in them, and reach the sweep when they are unblocked.
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
         try:
             events = self._files.events(index)
             position = events.stat().st_size if events.exists() else 0
             self._workers[index] = _Worker(executor.submit(work, assignment), position)
+            self._jobs.append(str(self._workers[index].job.job_id))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
@@ -196,6 +199,7 @@ class LocalJobs:
             worker.over = True
             raise IcbenchError(f"workers end before they begin a run. The last one said:\n{_last_words(worker.job)}")
         self._start(index)
+        self._record()
 
     def _kill(self, worker: _Worker) -> None:
         with suppress(ProcessLookupError):
@@ -204,12 +208,12 @@ class LocalJobs:
                 os.kill(worker.pid, signal.SIGKILL)
 
     def _record(self) -> None:
-        """Enter the submission in the ledger."""
+        """Enter the submission in the ledger; again whenever a job replaces one whose worker died."""
         entry = {
             "submission": self.submission,
             "submitted_at": datetime.now(UTC).isoformat(),
             "profile": asdict(self.profile),
-            "jobs": [str(worker.job.job_id) for worker in self._workers.values()],
+            "jobs": self._jobs,
             "packs": [[run_id for run_id, _ in pack] for pack in self.packs],
         }
         ledger = self.layout.sweep(self.sweep).ledger

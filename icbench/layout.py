@@ -96,14 +96,6 @@ class Layout:
     root: Path
 
     @property
-    def runs(self) -> Path:
-        return self.root / "runs"
-
-    @property
-    def epochs(self) -> Path:
-        return self.root / "epochs"
-
-    @property
     def compacted(self) -> Path:
         return self.root / "compacted"
 
@@ -129,6 +121,11 @@ class Layout:
     @property
     def manifest(self) -> Path:
         return self.compacted / "manifest.json"
+
+    @property
+    def compaction_lock(self) -> Path:
+        """Held (flock) while `compacted/` is being written."""
+        return self.compacted / ".lock"
 
     def run(self, run_id: str) -> RunFiles:
         return RunFiles(self.work / run_id)

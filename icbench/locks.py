@@ -2,11 +2,15 @@
 
 import fcntl
 import os
+import time
 from pathlib import Path
+
+# Somebody who merely looks (`is_free`) holds a lock for some microseconds: a refusal is believed after some looks.
+_WAITS = (0.001, 0.005, 0.02)
 
 
 class Lock:
-    """An exclusive lock on a file. It is held until `release`, or until the process ends."""
+    """An exclusive lock on a file. It is held until `release`, the end of its `with`, or the process's end."""
 
     def __init__(self, descriptor: int):
         self._descriptor = descriptor
@@ -16,17 +20,27 @@ class Lock:
         """The lock, or None when somebody else holds it."""
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
+            for wait in (*_WAITS, None):
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return cls(descriptor)
+                except BlockingIOError:
+                    if wait is not None:
+                        time.sleep(wait)
         except BaseException:
             os.close(descriptor)
             raise
-        return cls(descriptor)
+        os.close(descriptor)
+        return None
 
     def release(self) -> None:
         os.close(self._descriptor)
+
+    def __enter__(self) -> "Lock":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 def is_free(file: Path) -> bool:

@@ -2,29 +2,25 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from icbench.errors import UserError
 from icbench.files import read_json
 from icbench.layout import Layout
-from icbench.results import finished
-
-# A heartbeat comes every second; file systems and clocks of a cluster may be slow to show it.
-_FRESH_SECONDS = 30.0
+from icbench.locks import is_free
+from icbench.results import existing, finished
 
 
 @dataclass(frozen=True)
 class Beat:
-    """A run's last sign of life: epochs done of all, seconds left by its pace, where, and whether it is fresh."""
+    """A run's last sign of life: epochs done of all, seconds left by its pace, and where."""
 
     run_id: str
     done: float
     epochs: int
     seconds_left: float | None
     hostname: str
-    fresh: bool
 
 
 @dataclass(frozen=True)
@@ -58,10 +54,12 @@ def beat(layout: Layout, run_id: str) -> Beat | None:
     content = read_json(layout.run(run_id).progress)
     if not isinstance(content, dict):
         return None
-    age = (datetime.now(UTC) - datetime.fromisoformat(content["updated_at"])).total_seconds()
-    return Beat(
-        run_id, content["done"], content["epochs"], content["seconds_left"], content["hostname"], age < _FRESH_SECONDS
-    )
+    return Beat(run_id, content["done"], content["epochs"], content["seconds_left"], content["hostname"])
+
+
+def is_running(layout: Layout, run_id: str) -> bool:
+    """Whether a worker, somewhere, is at this run: it holds its lock."""
+    return not is_free(layout.run(run_id).lock)
 
 
 def failure(layout: Layout, run_id: str) -> Failure | None:
@@ -86,19 +84,10 @@ def failures(layout: Layout, run_ids: Iterable[str]) -> dict[str, Failure]:
 
 def sweeps(results: Path) -> list[SweepStatus]:
     """The status of every sweep in a results directory, by name. Raises UserError when there is no such directory."""
-    layout = require(results)
+    layout = existing(results)
     done = finished(layout)
     manifests = sorted(layout.sweeps.glob("*/sweep.json"))
     return [_status(layout, content, done) for content in map(read_json, manifests) if isinstance(content, dict)]
-
-
-def require(results: Path) -> Layout:
-    """The layout of a results directory that is there."""
-    if not results.is_dir():
-        raise UserError(
-            "there is no such results directory.", "Make one with: icbench sweep GRID --results DIR", file=results
-        )
-    return Layout(results)
 
 
 def find(layout: Layout, prefix: str) -> str:
@@ -122,10 +111,9 @@ def _status(layout: Layout, manifest: dict[str, Any], done: set[str]) -> SweepSt
     ids = manifest["run_ids"]
     left = begun(layout, (run_id for run_id in ids if run_id not in done))
     failed = failures(layout, left)
-    beats = [sign for sign in (beat(layout, run_id) for run_id in left if run_id not in failed) if sign]
-    running = tuple(sign for sign in beats if sign.fresh)
-    alive = {sign.run_id for sign in running}
-    interrupted = [run_id for run_id in left if run_id not in failed and run_id not in alive]
+    held = [run_id for run_id in left if run_id not in failed and is_running(layout, run_id)]
+    running = tuple(sign for sign in (beat(layout, run_id) for run_id in held) if sign)
+    interrupted = set(left) - failed.keys() - set(held)
     return SweepStatus(
         manifest["name"],
         len(ids),

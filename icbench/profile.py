@@ -95,10 +95,10 @@ def cores() -> int:
 
 def visible_gpus() -> tuple[str, ...]:
     """The NVIDIA GPUs that CUDA programs started here would see, by name, without starting CUDA."""
-    numbers = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*"))
-    present = sorted((number for number in numbers if number.isdigit()), key=int)
+    present = sum(path.name.removeprefix("nvidia").isdigit() for path in Path("/dev").glob("nvidia*"))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None or not present:
-        return tuple(present)
+        # CUDA numbers those that it finds from 0, whatever the devices are called: a container may have nvidia3 alone.
+        return tuple(map(str, range(present)))
     names = (name.strip() for name in visible.split(","))
     return tuple(name for name in names if name and name != "-1")

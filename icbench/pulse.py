@@ -24,11 +24,12 @@ _HEARTBEAT_SECONDS = 1.0
 class Pulse:
     """Once a second, writes the current run's heartbeat and looks whether the sweep is still there.
 
-    `stop` is set when it is not, or by whoever wants this worker to stop.
+    `stop` becomes true when it is not, and may be made true by whoever wants this worker to stop. It is no
+    threading.Event, whose lock a signal handler might find taken by the code that it interrupts.
     """
 
     def __init__(self, lifeline: Path):
-        self.stop = threading.Event()
+        self.stop = False
         self._lifeline = lifeline
         self._watched: Watched | None = None
         self._writing = threading.Lock()
@@ -44,8 +45,10 @@ class Pulse:
         self._thread.join()
 
     def watch(self, files: RunFiles, config: RunConfig, write: Callable[[str], None]) -> "Watched":
-        self._watched = Watched(self, files, config.recipe.epochs, write)
-        return self._watched
+        """Begin a run's heartbeat."""
+        self._watched = watched = Watched(self, files, config.recipe.epochs, write)
+        self.show()
+        return watched
 
     def unwatch(self) -> None:
         """From here on no heartbeat is written, so that the run's files can be cleared away."""
@@ -60,8 +63,8 @@ class Pulse:
 
     def _beat(self) -> None:
         while not self._ended.wait(_HEARTBEAT_SECONDS):
-            if is_free(self._lifeline):
-                self.stop.set()
+            with suppress(OSError):  # a network file system that stumbles: look again in a second
+                self.stop = self.stop or is_free(self._lifeline)
             self.show()
 
 
@@ -80,6 +83,9 @@ class Watched:
         self._done = epoch - 1.0
         self._write(f"goes on from its checkpoint in epoch {epoch}, after {step} batches")
 
+    def discarded(self) -> None:
+        self._write("its checkpoint is damaged; the run begins anew")
+
     def stepped(self, epochs: float) -> None:
         if self._began is None:
             self._began = (time.monotonic(), epochs)
@@ -90,7 +96,7 @@ class Watched:
         self._pulse.show()
 
     def should_stop(self) -> bool:
-        return self._pulse.stop.is_set()
+        return self._pulse.stop
 
     def show(self) -> None:
         """Write the heartbeat. seconds_left is extrapolated from this attempt's pace; null before there is one."""

@@ -24,6 +24,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+REQUIRED = ("dataset", "depth", "ordering", "recipe")
 _MOST = {"depth": 10_000, "width": 1_000_000}
 
 
@@ -48,6 +49,12 @@ def _one_of(kind: str, *more: str) -> Callable[[object, Path_, Any], str]:
     return parse
 
 
+def _seed(raw: object, path: Path_, _base: Any) -> int:
+    if isinstance(raw, bool) or not isinstance(raw, int) or not 0 <= raw < 2**63:
+        raise Mistake(path, f"seed: {raw!r} should be a whole number from 0 up, below 2^63.")
+    return raw
+
+
 _PARSERS: dict[str, Callable[..., Any]] = {
     "dataset": _one_of("datasets"),
     "block": recipe.choice(BLOCKS),
@@ -59,8 +66,8 @@ _PARSERS: dict[str, Callable[..., Any]] = {
     "recipe": lambda raw, path, _: recipe.parse_recipe(raw, path),
     "precision": recipe.choice(PRECISIONS),
     "split": recipe.choice(SPLITS),
+    "seed": _seed,
 }
-FIELDS = tuple(_PARSERS)
 
 
 def parse_field(field: str, raw: object, path: Path_) -> Given:
@@ -77,8 +84,6 @@ def check_field(field: str, path: Path_) -> None:
     """Raise Mistake unless `field`, at `path`, is a field of a configuration."""
     if field in _PARSERS:
         return
-    if field == "seed":
-        raise Mistake(path, "seeds are given by 'seeds', not as a field.", "Write seeds: 3, or seeds: [0, 1, 2].")
     if field in recipe.FIELDS:
         remedy = f"Override it there: recipe: {{name: digits, {field}: ...}}."
         raise Mistake(path, f"{field!r} is a field of the recipe, not of the configuration.", remedy)
@@ -88,7 +93,7 @@ def check_field(field: str, path: Path_) -> None:
 def resolve(fields: Fields) -> RunConfig:
     """The configuration (with seed 0) that `fields` and the defaults name. Raises Mistake where they do not fit."""
     get = {name: given.value for name, given in fields.items()}
-    for field in ("dataset", "depth", "ordering", "recipe"):
+    for field in REQUIRED:
         if field not in get:
             raise Mistake((), f"the field {field!r} is given nowhere.", "Add it to fixed, grid or zip.")
     value = DEFAULTS | get
@@ -98,7 +103,7 @@ def resolve(fields: Fields) -> RunConfig:
             raise Mistake(_path(fields, field), f"{field} {value[field]} is beyond any machine.", f"At most: {most:,}.")
     _check_depth(fields, block, value["depth"])
     _check_shift(fields, training, value["dataset"])
-    norm = _full_norm(value["norm"], training.norm_defaults)
+    norm = full_norm(value["norm"], training)
     _check_divisors(fields, norm, width)
     ordering = ordering_name(value["ordering"], block)
     return RunConfig(
@@ -127,14 +132,21 @@ def _uses_dropout(ordering: str, block: str) -> bool:
     return uses
 
 
+def full_norm(given: Variant, training: Recipe) -> Variant:
+    """The norm with all its options under a recipe."""
+    return _filled(given, training.norm_defaults)
+
+
 @cache
-def _full_norm(given: Variant, defaults: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]) -> Variant:
+def _filled(given: Variant, defaults: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]) -> Variant:
     return recipe.fill_options("norms", given, dict(dict(defaults).get(given.name, ())))
 
 
 def _path(fields: Fields, *names: str) -> Path_:
-    """Where the first of the named fields stands."""
-    return next((fields[name].path for name in names if name in fields), ())
+    """Where the first of the named fields stands, one in 'include' or 'baseline' before others."""
+    paths = [fields[name].path for name in names if name in fields]
+    own = [path for path in paths if path[:1] in (("include",), ("baseline",))]
+    return next(iter(own + paths), ())
 
 
 def _check_depth(fields: Fields, block: str, depth: int) -> None:
@@ -153,7 +165,8 @@ def _check_shift(fields: Fields, training: Recipe, dataset: str) -> None:
         problem = (
             f"a shift of {training.augmentation.shift} pixels moves {dataset}'s {height}x{width} images out of sight."
         )
-        raise Mistake(_path(fields, "recipe"), problem, "Override it: recipe: {name: ..., augmentation: {shift: 1}}.")
+        path = (*_path(fields, "recipe"), "augmentation", "shift")
+        raise Mistake(path, problem, "Override it: recipe: {name: ..., augmentation: {shift: 1}}.")
 
 
 def _check_divisors(fields: Fields, norm: Variant, width: int) -> None:
@@ -166,7 +179,8 @@ def _check_divisors(fields: Fields, norm: Variant, width: int) -> None:
             problem = (
                 f"norm {norm.name!r} with {name}: {value} cannot divide the {width} channels of a net of width {width}."
             )
-            raise Mistake(_path(fields, "norm", "width"), problem, f"{name} should be one of {', '.join(divisors)}.")
+            path = _path(fields, "norm", "width")
+            raise Mistake((*path, name), problem, f"{name} should be one of {', '.join(divisors)}.")
 
 
 @cache

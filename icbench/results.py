@@ -1,7 +1,7 @@
 """The tables of results: their schemas, how a finished run is written, how all are read back and compacted.
 
 Plain Parquet, one file a run and table, readable by pandas, DuckDB and Polars without icbench. A run is finished when
-its file in `runs/` is there; that one is written last.
+it has its files, or is in the compacted ones; its row in `runs/` is written last.
 """
 
 from collections.abc import Collection, Iterable
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from icbench.errors import IcbenchError, UserError
 from icbench.files import read_json, remove_leftovers, write_json, write_whole
 from icbench.layout import Layout
+from icbench.locks import Lock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +86,19 @@ def write_run(layout: Layout, run: dict[str, Any], epochs: list[dict[str, Any]])
 
 def finished(layout: Layout) -> set[str]:
     """The ids of all finished runs, from the names of files and the manifest of compaction alone."""
-    return _small_files(layout, "runs").keys() | set((read_json(layout.manifest) or {}).get("run_ids", ()))
+    return set.intersection(*(set(_small_files(layout, table)) for table in TABLES)) | _compacted(layout)
+
+
+def is_finished(layout: Layout, run_id: str) -> bool:
+    """Whether a run has its own files; those that were compacted away are not looked for."""
+    return all(layout.row(table, run_id).exists() for table in TABLES)
+
+
+def _compacted(layout: Layout) -> set[str]:
+    """The ids of the runs that the compacted tables hold; none, unless all tables are there."""
+    if not all(layout.compacted_table(table).exists() for table in TABLES):
+        return set()
+    return set((read_json(layout.manifest) or {}).get("run_ids", ()))
 
 
 def load_runs(results: str | Path = "results", run_ids: Collection[str] | None = None) -> "pd.DataFrame":
@@ -93,7 +106,7 @@ def load_runs(results: str | Path = "results", run_ids: Collection[str] | None =
 
     Of all runs under `results`, or of `run_ids` alone. Raises UserError when there is no such directory.
     """
-    frame: pd.DataFrame = read(_existing(results), "runs", run_ids).to_pandas()
+    frame: pd.DataFrame = read(existing(results), "runs", run_ids).to_pandas()
     return frame
 
 
@@ -102,7 +115,7 @@ def load_epochs(results: str | Path = "results", run_ids: Collection[str] | None
 
     Of all runs under `results`, or of `run_ids` alone. Raises UserError when there is no such directory.
     """
-    frame: pd.DataFrame = read(_existing(results), "epochs", run_ids).to_pandas()
+    frame: pd.DataFrame = read(existing(results), "epochs", run_ids).to_pandas()
     return frame
 
 
@@ -134,20 +147,25 @@ def compact(layout: Layout) -> int:
     The small files stay. Readers take each run from the compacted file or from its small one, never from both, so
     compaction may be killed or run beside a sweep at any moment.
     """
-    done = finished(layout)
-    layout.compacted.mkdir(exist_ok=True)
-    for table in TABLES:
-        import pyarrow.parquet as pq
+    import pyarrow.parquet as pq
 
-        whole = read(layout, table, done)
-        target = layout.compacted_table(table)
-        remove_leftovers(target)
-        write_whole(target, lambda file, whole=whole: pq.write_table(whole, file))  # type: ignore[misc]
-    write_json(layout.manifest, {"run_ids": sorted(done)})
+    layout.compacted.mkdir(exist_ok=True)
+    lock = Lock.take(layout.compaction_lock)
+    if lock is None:
+        raise UserError("another compaction is under way.", "Wait for it to end.", file=layout.compacted)
+    with lock:
+        done = finished(layout)
+        for table in TABLES:
+            whole = read(layout, table, done)
+            target = layout.compacted_table(table)
+            remove_leftovers(target)
+            write_whole(target, lambda file, whole=whole: pq.write_table(whole, file))  # type: ignore[misc]
+        write_json(layout.manifest, {"run_ids": sorted(done)})
     return len(done)
 
 
-def _existing(results: str | Path) -> Layout:
+def existing(results: str | Path) -> Layout:
+    """The layout of a results directory that is there. Raises UserError where there is none."""
     root = Path(results)
     if not root.is_dir():
         remedy = "Make one with: icbench sweep GRID --results DIR"
@@ -167,7 +185,7 @@ def _dataset(files: Iterable[Path], table: str) -> "pa.Table":
     except (pa.ArrowException, OSError) as error:
         raise IcbenchError(
             f"a file of the table {table!r} cannot be read: {error}. "
-            "If it is damaged, remove it: the run is then done again."
+            "If it is damaged, remove it: its run is then done again."
         ) from None
 
 

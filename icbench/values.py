@@ -43,11 +43,16 @@ class ValueType:
         elif isinstance(value, int | float) and not isinstance(value, bool):
             if self.kind is float and abs(value) < math.inf and self.accepts(value):
                 with suppress(OverflowError):
-                    return float(value)
-            # Results hold whole numbers in 32 bits.
-            if self.kind is int and abs(value) < 2**31 and value == int(value) and self.accepts(value):
-                return int(value)
+                    return float(value) + 0.0  # -0.0 is 0
+            if self.kind is int and abs(value) < math.inf and value == int(value) and self.accepts(value):
+                if abs(value) < _TOO_LARGE:
+                    return int(value)
+                raise ValueError(f"{_brief(value)} should be {self.expects}, below 2^31")
         raise ValueError(f"{_brief(value)} should be {self.expects}")
+
+
+# Results hold whole numbers in 32 bits.
+_TOO_LARGE = 2**31
 
 
 def _brief(value: object) -> str:

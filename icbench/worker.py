@@ -25,16 +25,16 @@ from icbench.layout import Layout, RunFiles, SubmissionFiles
 from icbench.locks import Lock
 from icbench.plan import Pack, Run
 from icbench.pulse import Pulse
-from icbench.results import finished, write_run
+from icbench.results import finished, is_finished, write_run
 
 if TYPE_CHECKING:
     from icbench.data.device import DeviceData
     from icbench.train.state import State
 
-# A run that so many workers in a row began, and that each died on before it ended an epoch, is given up.
+# A run that so many workers of a submission in a row began, and died on before they ended an epoch, is given up.
 MAX_DEATHS = 3
-# What ends a worker and not a run: the disk is full or read-only, or the results directory is gone.
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
+# What ends a worker and not a run: the disk is full, read-only or away.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,20 @@ class _Worker:
         self.pulse = Pulse(submission.lifeline)
         self._submission = submission
         self._data: dict[Any, DeviceData] = {}
+        # Now, not when a run ends: by then the tree may hold other code than that which runs.
+        self._code = provenance.of_code()
         torch.set_num_threads(assignment.threads)
-        signal.signal(signal.SIGTERM, lambda *_: self.pulse.stop.set())
+        torch.zeros(1, device=self.device)  # a GPU that does not work is no run's failure
+        signal.signal(signal.SIGTERM, self._asked_to_stop)
+
+    def _asked_to_stop(self, *_: object) -> None:
+        self.pulse.stop = True
 
     def run(self) -> None:
         with self.pulse:
             done = finished(self.layout)
             for run_id, config in self._runs():
-                if self.pulse.stop.is_set():
+                if self.pulse.stop:
                     raise Stop
                 if run_id not in done:
                     self._attend(run_id, config)
@@ -112,24 +118,25 @@ class _Worker:
 
     def _attend(self, run_id: str, config: RunConfig) -> None:
         """Train a run, unless it is finished, given up, or another worker has it."""
-        if self.layout.row("runs", run_id).exists():
-            return
         files = self.layout.run(run_id)
+        if is_finished(self.layout, run_id) and not files.checkpoint.exists():
+            return
         files.folder.mkdir(parents=True, exist_ok=True)
         lock = Lock.take(files.lock)
         if lock is None:
             return
-        try:
-            # Between the look and the lock another worker may have ended it.
-            if not self.layout.row("runs", run_id).exists() and not files.failure.exists():
+        with lock:
+            # Between the look and the lock another worker may have ended it, or died in the middle of clearing up.
+            if is_finished(self.layout, run_id):
+                _clear(files)
+            elif not files.failure.exists():
                 self._train(run_id, config, files)
-        finally:
-            lock.release()
 
     def _train(self, run_id: str, config: RunConfig, files: RunFiles) -> None:
-        attempts = _begin_attempt(files)
+        attempts, other_code = _begin_attempt(files, self._code, self.assignment.submission)
+        deaths = attempts["deaths"][self.assignment.submission]
         self.tell("begin", run_id=run_id, attempts=attempts["attempts"])
-        if attempts["deaths"] > MAX_DEATHS:
+        if deaths > MAX_DEATHS:
             reason = f"{MAX_DEATHS} workers in a row died on it before it ended an epoch (out of memory? killed?)"
             self._fail(run_id, files, "died", reason, "")
             return
@@ -139,14 +146,15 @@ class _Worker:
                 log.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}\n")
                 log.flush()
 
-            write(
-                f"attempt {attempts['attempts']} of {config.label()} on {socket.gethostname()}, process {os.getpid()}"
-            )
+            where = f"{socket.gethostname()}, process {os.getpid()}"
+            write(f"attempt {attempts['attempts']} of {config.label()} on {where}: {attempts['code']}")
+            if other_code:
+                write(f"the attempt before ran other code: {other_code}")
             try:
                 self._train_logged(run_id, config, files, attempts, write)
             except Stop:
                 write("stopped; the checkpoint is stored")
-                write_json(files.attempts, attempts | {"deaths": attempts["deaths"] - 1})
+                write_json(files.attempts, attempts | {"deaths": {self.assignment.submission: deaths - 1}})
                 self.tell("left", run_id=run_id)
                 raise
             except OSError as error:
@@ -175,8 +183,7 @@ class _Worker:
             if diverged
             else f"finished with test accuracy {row['test_accuracy']:.4f}"
         )
-        for file in (files.checkpoint, files.progress, files.attempts, files.lock):
-            file.unlink(missing_ok=True)
+        _clear(files)
         self.tell("finish", run_id=run_id, test_accuracy=row["test_accuracy"], diverged=diverged)
 
     def _dataset(self, config: RunConfig) -> "DeviceData":
@@ -235,7 +242,7 @@ class _Worker:
             "attempts": attempts["attempts"],
             "world_size": 1,
             "config": config.canonical_json(),
-            **provenance.of_code(),
+            **self._code,
             **hardware.describe(self.device),
             **provenance.of_machine(),
         }
@@ -245,6 +252,10 @@ class _Worker:
         write(trace)
         message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         self._fail(run_id, files, "error", message, trace)
+        if self.device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize()  # raises where the error has broken CUDA in this process; another worker goes on
 
     def _fail(self, run_id: str, files: RunFiles, kind: str, message: str, trace: str) -> None:
         """Record that the run failed; the rest go on."""
@@ -254,16 +265,28 @@ class _Worker:
         self.tell("fail", run_id=run_id, kind=kind, message=message)
 
 
-def _begin_attempt(files: RunFiles) -> dict[str, Any]:
-    """Count this attempt. `deaths`: how many of them, this one included, in a row, began but did not end an epoch."""
-    before = read_json(files.attempts) or {
-        "attempts": 0,
-        "deaths": 0,
-        "epochs": 0,
-        "started_at": datetime.now(UTC).isoformat(),
-    }
+def _clear(files: RunFiles) -> None:
+    """Remove what a finished run no longer needs. The lock stays: without its file, two might hold it."""
+    for file in (files.checkpoint, files.progress, files.attempts):
+        file.unlink(missing_ok=True)
+
+
+def _begin_attempt(files: RunFiles, code: dict[str, Any], submission: str) -> tuple[dict[str, Any], str]:
+    """Count this attempt; return its record, and in words the code of the one before if that was another.
+
+    `deaths`: how many attempts in a row, this one included, began but did not end an epoch, by submission: a run whose
+    whole sweep was killed is not to blame, but one that kills worker after worker of a sweep that lives on is.
+    """
+    commit = f"{code['git_commit']}{' and changes' if code['git_dirty'] else ''}" if code["git_commit"] else "no git"
+    now = {"started_at": datetime.now(UTC).isoformat(), "code": f"icbench {code['icbench_version']} ({commit})"}
+    before = read_json(files.attempts) or {"attempts": 0, "deaths": {}, "epochs": 0, **now}
     epochs = int((read_json(files.progress) or {}).get("done", 0))
-    deaths = 1 if epochs > before["epochs"] else before["deaths"] + 1
-    attempts = before | {"attempts": before["attempts"] + 1, "deaths": deaths, "epochs": max(epochs, before["epochs"])}
+    deaths = {} if epochs > before["epochs"] else before["deaths"]
+    attempts = before | {
+        "attempts": before["attempts"] + 1,
+        "deaths": deaths | {submission: deaths.get(submission, 0) + 1},
+        "epochs": max(epochs, before["epochs"]),
+        "code": now["code"],
+    }
     write_json(files.attempts, attempts)
-    return attempts
+    return attempts, "" if before["code"] == now["code"] else before["code"]

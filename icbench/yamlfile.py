@@ -5,6 +5,7 @@ an error. PyYAML, by itself, reads YAML 1.1 and lets the last duplicate win.
 """
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,6 +67,9 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _keys)
 
 
+_COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+
+
 def read(file: Path) -> Document:
     """Read and parse `file`. Raises UserError: missing, a directory, unreadable, not UTF-8, not YAML, twice a key."""
     try:
@@ -89,12 +93,16 @@ def parse(text: str, file: Path) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = " ".join(part for part in (error.context, error.problem) if part)
-        hint = "Check the indentation, the colons and the brackets there and on the line before."
+        broken = isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError)
+        hint = "Check the indentation, the colons and the brackets there and on the line before." if broken else ""
         raise UserError(f"not valid YAML: {problem}.", hint, file=file, line=mark.line + 1 if mark else None) from None
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
-        problem = f"not valid YAML: the character {error.character!r} is not allowed."
+        character = chr(error.character) if isinstance(error.character, int) else str(error.character)
+        problem = f"not valid YAML: the character {character!r} is not allowed."
         raise UserError(problem, "Remove it, or write it as an escape in quotes.", file=file, line=line) from None
+    except (OverflowError, ValueError):  # an escape in quotes beyond the last character
+        raise UserError('not valid YAML: an escape such as "\\U..." names no character.', file=file) from None
     except RecursionError:
         raise UserError("the lists and mappings are nested too deeply.", file=file) from None
     reader = _Reader(file)
@@ -120,6 +128,8 @@ class _Reader:
 
     def value(self, node: yaml.Node, path: Path_) -> Any:
         self.lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.CollectionNode) and node.tag not in _COLLECTIONS:
+            raise self._error(node, f"the tag {node.tag!r} is not supported.")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
@@ -168,17 +178,19 @@ class _Reader:
             match tag:
                 case "null":
                     return None
-                case "bool":
+                case "bool" if text.lower() in ("true", "false"):
                     return text.lower() == "true"
                 case "int":
                     return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
                 case "float":
                     return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
                 case "str":
+                    text.encode()  # an escape may have made half a character
                     return text
         except ValueError:
-            raise self._error(node, f"{text!r} is no {tag}.") from None
-        raise self._error(node, f"the tag {node.tag!r} is not supported.")
+            raise self._error(node, f"{text[:60]!r} is no {tag}.") from None
+        problem = f"{text!r} is no bool." if tag == "bool" else f"the tag {node.tag!r} is not supported."
+        raise self._error(node, problem)
 
     def _error(self, node: yaml.Node, problem: str) -> UserError:
         return UserError(problem, file=self.file, line=node.start_mark.line + 1)

@@ -141,6 +141,40 @@ baseline: {block: basic}
         assert sweep.baselines == {second.cell_id: first.cell_id}
 
 
+def test_exclude_knows_a_norm_s_defaults(write_grid: WriteGrid) -> None:
+    text = FIXED + "grid: {norm: [batch, group, {name: group, groups: 4}]}\nexclude: [{norm: {name: group, groups: 8}}]"
+    assert [str(c.config.norm) for c in grid.load(write_grid(text)).cells] == [
+        "batch epsilon=1e-05 momentum=0.1",
+        "group epsilon=1e-05 groups=4",
+    ]
+
+
+def test_one_seed_more_and_one_less(write_grid: WriteGrid) -> None:
+    text = """
+recipe: digits
+fixed: {dataset: digits, depth: 8}
+grid: {ordering: [baseline, relu-ic-conv]}
+include: [{ordering: baseline, depth: 8, seed: 7}]
+exclude: [{ordering: relu-ic-conv, seed: 1}]
+seeds: 3
+baseline: {ordering: baseline}
+"""
+    sweep = grid.load(write_grid(text))
+    assert [cell.seeds for cell in sweep.cells] == [(0, 1, 2, 7), (0, 2)]
+    assert len(sweep.baselines) == 1
+    axis = "recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: baseline}\ngrid: {seed: [3, 1]}"
+    assert [cell.seeds for cell in grid.load(write_grid(axis)).cells] == [(3, 1)]
+
+
+def test_a_grid_of_includes_alone(write_grid: WriteGrid) -> None:
+    text = "recipe: digits\nfixed: {ordering: baseline}\ninclude: [{dataset: digits, depth: 8}, {dataset: digits, depth: 14}]"
+    assert [c.config.depth for c in grid.load(write_grid(text)).cells] == [8, 14]
+
+
+def test_minus_zero_is_zero(write_grid: WriteGrid) -> None:
+    assert len(grid.load(write_grid(FIXED + "grid: {dropout: [0, 0.0, -0.0]}")).cells) == 1
+
+
 def test_the_recipe_may_be_an_axis_and_shapes_the_norm(write_grid: WriteGrid) -> None:
     text = """
 fixed: {dataset: digits, depth: 8, ordering: baseline}
@@ -192,7 +226,36 @@ MISTAKES = {
     "seed at the top": (FIXED + "seed: 1", 3, "Write seeds: 3"),
     "unknown field": (FIXED + "grid:\n  droput: [0.1]", 4, "Did you mean 'dropout'?"),
     "recipe's field": (FIXED + "grid:\n  epochs: [1]", 4, "recipe: {name: digits, epochs: ...}"),
-    "seed as a field": (FIXED + "grid: {seed: [1]}", 3, "Write seeds: 3"),
+    "seed of a wrong type": (FIXED + "grid: {seed: [a]}", 3, "'a' should be a whole number"),
+    "seed twice": (FIXED + "grid: {seed: [1]}\nseeds: 3", 3, "by 'seeds' and in 'grid'"),
+    "seed in the baseline": (FIXED + "baseline: {seed: 1}", 3, "has all its seeds"),
+    "include that lacks a field": (
+        "recipe: digits\nfixed: {dataset: digits}\ngrid: {depth: [8], ordering: [baseline]}\ninclude:\n  - {depth: 14}",
+        5,
+        "lacks the field 'ordering'",
+    ),
+    "shift in a recipe of several lines": (
+        "recipe:\n  name: digits\n  augmentation:\n    shift: 9\nfixed: {dataset: digits, depth: 8, ordering: li2018}",
+        4,
+        "out of sight",
+    ),
+    "include whose width does not fit": (
+        FIXED.replace("}", ", norm: group}") + "include:\n  - {width: 12}",
+        4,
+        "cannot divide the 12 channels",
+    ),
+    "baseline whose norm does not fit": (
+        FIXED + "baseline:\n  norm:\n    name: group\n    groups: 3",
+        6,
+        "cannot divide the 16 channels",
+    ),
+    "tag that is no value": ("recipe: {name: digits, convolution_bias: !!bool maybe}", 1, "'maybe' is no bool"),
+    "tag of a mapping": (FIXED + "grid: !!python/object:x.y {dropout: [0.1]}", 3, "is not supported"),
+    "half a character": (FIXED + 'question: "\\ud800"', 3, "is no str"),
+    "no character": (FIXED + 'question: "\\UFFFFFFFF"', 3, "names no character"),
+    "bell": (FIXED + "question: \x07", 3, "the character '\\x07' is not allowed"),
+    "axis without a value": (FIXED + "grid:\n  dropout:", 4, "dropout has no value"),
+    "name without a value": ("name:\n" + FIXED, 1, "name has no value"),
     "unknown ordering": (
         "recipe: digits\ngrid:\n  ordering:\n    - baseline\n    - relu-ic-cnv",
         5,

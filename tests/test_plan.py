@@ -115,7 +115,7 @@ def test_visible_gpus_follow_cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
     monkeypatch.setattr(profile, "Path", lambda _: Devices())
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert profile.visible_gpus() == ("0", "1", "10")
+    assert profile.visible_gpus() == ("0", "1", "2")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5ab")
     assert profile.visible_gpus() == ("3", "GPU-5ab")
     for none in ("", "-1"):

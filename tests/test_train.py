@@ -53,12 +53,16 @@ class Watcher:
 
     stop_at: float = math.inf
     asked: int = 0
+    discards: int = 0
     resumed_at: list[tuple[int, int]] = field(default_factory=list)
     rows: list[EpochRow] = field(default_factory=list)
     progress: list[float] = field(default_factory=list)
 
     def resumed(self, epoch: int, step: int) -> None:
         self.resumed_at.append((epoch, step))
+
+    def discarded(self) -> None:
+        self.discards += 1
 
     def stepped(self, epochs: float) -> None:
         self.progress.append(epochs)
@@ -121,7 +125,7 @@ def test_every_ordering_goes_on_bit_for_bit(config: RunConfig, ordering: str, tm
     """Stopped in the middle of the second epoch, in another process's random state, then gone on with."""
     config = replace(config, ordering=ordering, dropout=0.2)
     whole = run(config, tmp_path / "whole")
-    checkpoint, watcher = tmp_path / "checkpoint.pt", Watcher(stop_at=8 + 3)
+    checkpoint, watcher = tmp_path / "checkpoint.pt", Watcher(stop_at=8 + 1 + 3)
     with pytest.raises(Stopped):
         train(config, digits(config), checkpoint, watcher)
     assert len(watcher.rows) == 1
@@ -156,7 +160,7 @@ def test_stopped_at_every_step(config: RunConfig, optimizer: str, tmp_path: Path
             break
         except Stopped:
             stops += 1
-    assert stops == 3 * 8 - 1
+    assert stops == 3 * (8 + 1) - 1  # eight batches and one of evaluation an epoch
     assert same(bits(state), whole)
 
 
@@ -172,7 +176,7 @@ def test_a_damaged_checkpoint_costs_epochs_and_nothing_else(
     (file.parent / ".tmp-checkpoint.pt-1").write_bytes(b"left by a killed worker")
     watcher = Watcher()
     state, _ = train(config, digits(config), file, watcher)
-    assert watcher.resumed_at == []
+    assert (watcher.resumed_at, watcher.discards) == ([], 1)
     assert same(bits(state), whole)
     assert [path.name for path in file.parent.iterdir()] == ["checkpoint.pt"]
 
@@ -196,6 +200,20 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(config: RunConfig, t
     again, diverged = train(config, digits(config), tmp_path / "checkpoint.pt", Watcher())
     assert diverged
     assert len(again.rows) == 1
+
+
+@pytest.mark.parametrize(("when", "ends_diverged"), [(0, False), (2, True)])
+def test_test_images_end_no_training(
+    when: int, ends_diverged: bool, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test loss that is not finite in between is a row like any other; at the end it means a diverged net."""
+    figures = [(1.0, 0.5)] * 3
+    figures[when] = (math.nan, 0.1)
+    shown = iter(figures)
+    monkeypatch.setattr(loop, "evaluate", lambda *_: next(shown))
+    state, diverged = train(config, digits(config), tmp_path / "checkpoint.pt", Watcher())
+    assert [math.isnan(row.test_loss) for row in state.rows] == [epoch == when for epoch in range(3)]
+    assert diverged == ends_diverged
 
 
 def test_the_watcher_hears_of_each_step_and_epoch(config: RunConfig, tmp_path: Path) -> None:

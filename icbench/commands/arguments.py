@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from icbench.layout import Layout
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
@@ -16,6 +18,17 @@ def results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results", metavar="DIR", type=Path, default=Path("results"), help="results directory (default: %(default)s)"
     )
+
+
+def layout(args: argparse.Namespace) -> "Layout":
+    """The layout of the results directory, which need not exist. Raises UserError where there can be none."""
+    from icbench.errors import UserError
+    from icbench.layout import Layout
+
+    nearest = next(path for path in (args.results, *args.results.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError("this is not a directory.", "Give one with --results DIR.", file=nearest)
+    return Layout(args.results)
 
 
 def data(parser: argparse.ArgumentParser) -> None:

@@ -17,10 +17,10 @@ def add(commands: "Commands") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from icbench import monitor, results
+    from icbench import results
     from icbench.console import plural, print_json
 
-    layout = monitor.require(args.results)
+    layout = results.existing(args.results)
     count = results.compact(layout)
     files = [str(layout.compacted_table(table)) for table in results.TABLES]
     if args.json:

@@ -24,12 +24,17 @@ def add(commands: "Commands") -> None:
         help="archives (python or binary version, packed or not) or a .npz; default: download through torchvision",
     )
     arguments.data(prepare)
+    arguments.json(prepare)
     prepare.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    from icbench.console import print_json
     from icbench.data.prepare import prepare
 
     file = prepare(args.name, args.source, args.data, tell=lambda line: print(line, file=sys.stderr, flush=True))
-    print(f"{args.name} is ready: {file}")
+    if args.json:
+        print_json({"name": args.name, "file": str(file)})
+    else:
+        print(f"{args.name} is ready: {file}")
     return 0

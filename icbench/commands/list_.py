@@ -22,7 +22,7 @@ def add(commands: "Commands") -> None:
 
 def run(args: argparse.Namespace) -> int:
     from icbench.catalog import KINDS
-    from icbench.console import console, print_json, table
+    from icbench.console import console, print_json, print_table, table
 
     kinds = [args.kind] if args.kind else KINDS
     if args.json:
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         for entry in _entries(kind):
             options = ", ".join(f"{name}: {value}" for name, value in entry["options"].items())
             entries.add_row(entry["name"], *([options] if len(entries.columns) == 3 else []), entry["summary"])
-        out.print(entries)
+        print_table(out, entries)
     return 0
 
 

@@ -25,20 +25,23 @@ def add(commands: "Commands") -> None:
 
 def run(args: argparse.Namespace) -> int:
     from icbench import grid, plan, profile
-    from icbench.layout import Layout
 
     sweep, machine = grid.load(args.grid), profile.load(args.profile)
-    todo = compare(sweep, Layout(args.results))
+    todo = compare(sweep, arguments.layout(args))
     show(todo, plan.packs(todo.missing, machine.workers), as_json=args.json)
     return 0
 
 
-def compare(sweep: "Sweep", layout: "Layout") -> "Plan":
-    """The sweep's plan, given what the results directory holds; the directory need not exist."""
+def compare(sweep: "Sweep", layout: "Layout", *, retry_failed: bool = False) -> "Plan":
+    """The sweep's plan, given what the results directory holds; the directory need not exist.
+
+    With `retry_failed`, failed runs are missing like any other.
+    """
     from icbench import monitor, plan, results
 
     done = results.finished(layout)
-    return plan.make(sweep, done, monitor.failures(layout, set(sweep.run_ids) - done))
+    failed = () if retry_failed else monitor.failures(layout, set(sweep.run_ids) - done)
+    return plan.make(sweep, done, failed)
 
 
 def show(todo: "Plan", packs: "list[Pack]", *, as_json: bool) -> None:
@@ -52,7 +55,7 @@ def show(todo: "Plan", packs: "list[Pack]", *, as_json: bool) -> None:
 
 
 def _print(todo: "Plan", packs: "list[Pack]") -> None:
-    from icbench.console import cell_columns, console, plural, table
+    from icbench.console import cell_columns, console, plural, print_table, table
     from icbench.plan import cost
 
     sweep, out = todo.sweep, console()
@@ -68,7 +71,7 @@ def _print(todo: "Plan", packs: "list[Pack]") -> None:
         failed = sum(run_id in todo.failed for run_id in cell.run_ids)
         words = [of(cell.config) for _, of in columns]
         cells.add_row(cell.cell_id, *words, str(len(cell.seeds)), str(finished), str(failed or ""))
-    out.print(cells)
+    print_table(out, cells)
     out.print()
     if len(sweep.cells) > _CELLS_SHOWN:
         out.print(f"... and {plural(len(sweep.cells) - _CELLS_SHOWN, 'more cell')}; --json shows all.")

@@ -26,7 +26,7 @@ def add(commands: "Commands") -> None:
 def run(args: argparse.Namespace) -> int:
     from icbench import monitor, results
 
-    layout = monitor.require(args.results)
+    layout = results.existing(args.results)
     run_id = monitor.find(layout, args.run_id)
     runs = results.load_runs(args.results, [run_id])
     if runs.empty:
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show_finished(row: dict[str, Any], epochs: "pd.DataFrame", *, as_json: bool) -> None:
-    from icbench.console import console, print_json, table
+    from icbench.console import console, print_json, print_table, table
 
     if as_json:
         print_json(
@@ -56,13 +56,14 @@ def _show_finished(row: dict[str, Any], epochs: "pd.DataFrame", *, as_json: bool
         for key, value in fields.items():
             if value is not None:
                 listing.add_row(key, _in_words(value))
-        out.print(listing, "")
+        print_table(out, listing)
+        out.print()
     curve = table("epochs")
     for name in epochs.columns[1:]:
         curve.add_column(name.replace("_", " "), justify="right")
     for epoch in epochs.itertuples(index=False):
         curve.add_row(*map(_in_words, epoch[1:]))
-    out.print(curve)
+    print_table(out, curve)
 
 
 def _in_words(value: Any) -> str:
@@ -84,7 +85,7 @@ def _show_unfinished(layout: "Layout", run_id: str, *, as_json: bool) -> None:
     from icbench.console import console, print_json
 
     beat, failure, log = monitor.beat(layout, run_id), monitor.failure(layout, run_id), layout.run(run_id).log
-    state = "failed" if failure else "running" if beat and beat.fresh else "interrupted"
+    state = "failed" if failure else "running" if monitor.is_running(layout, run_id) else "interrupted"
     if as_json:
         more = {"kind": failure.kind, "message": failure.message, "traceback": failure.traceback} if failure else {}
         print_json(

@@ -21,7 +21,7 @@ def add(commands: "Commands") -> None:
 
 def run(args: argparse.Namespace) -> int:
     from icbench import monitor
-    from icbench.console import console, duration, plural, print_json, table
+    from icbench.console import console, duration, plural, print_json, print_table, table
 
     sweeps = monitor.sweeps(args.results)
     if args.json:
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
             len(sweep.failures),
         )
         overview.add_row(sweep.name, *map(str, counts))
-    out.print(overview)
+    print_table(out, overview)
     for beat in {beat.run_id: beat for sweep in sweeps for beat in sweep.running}.values():
         left = "" if beat.seconds_left is None else f", {duration(beat.seconds_left)} left"
         out.print(f"running {beat.run_id}: epoch {beat.done:.1f} of {beat.epochs}{left}, on {beat.hostname}")

@@ -5,6 +5,7 @@ import shlex
 import signal
 import sys
 import time
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from icbench.commands import arguments
@@ -38,22 +39,22 @@ def add(commands: "Commands") -> None:
 
 def run(args: argparse.Namespace) -> int:
     from icbench import grid, plan, profile
-    from icbench.layout import Layout
 
-    sweep, machine, layout = grid.load(args.grid), profile.load(args.profile), Layout(args.results)
-    todo = compare(sweep, layout)
+    sweep, machine, layout = grid.load(args.grid), profile.load(args.profile), arguments.layout(args)
+    todo = compare(sweep, layout, retry_failed=args.retry_failed)
     _check(todo, machine, args)
     if args.dry_run:
         show(todo, plan.packs(todo.missing, machine.workers), as_json=args.json)
         return 0
     for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal or a job's end is a Ctrl-C too
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _interrupt)
     try:
         _train(sweep, layout, machine, args)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenPipeError):  # a reader that has gone away, such as `head`, ends a sweep as well
         again = shlex.join(["icbench", *sys.argv[1:]])
         print(
-            f"\nInterrupted. Nothing is lost: each run under way has its checkpoint. To go on:\n  {again}",
+            f"\nInterrupted. Nothing is lost: each run goes on from its last checkpoint. To go on:\n  {again}",
             file=sys.stderr,
         )
         return 130
@@ -68,10 +69,8 @@ def _check(todo: "Plan", machine: "Profile", args: argparse.Namespace) -> None:
     """Raise UserError for what would make runs fail for sure: a missing data set, a precision that needs a GPU."""
     from icbench.data import store
 
-    if args.results.exists() and not args.results.is_dir():
-        raise UserError("this is not a directory.", "Give one with --results DIR.", file=args.results)
     for name in sorted({config.dataset for _, config in todo.missing}):
-        store.require(name, args.data)
+        store.load(name, args.data)
     if machine.device == "cpu" and any(config.precision == "tf32" for _, config in todo.missing):
         raise UserError(
             "precision tf32 needs an NVIDIA GPU; here the profile trains on the CPU.", "Use float32.", file=args.grid
@@ -84,12 +83,15 @@ def _train(sweep: "Sweep", layout: "Layout", machine: "Profile", args: argparse.
     from icbench.console import console
     from icbench.progress import Progress
 
-    launch.record_sweep(layout, sweep)
-    if args.retry_failed:
-        _forget_failures(layout, compare(sweep, layout))
-    todo = compare(sweep, layout)
+    todo = compare(sweep, layout, retry_failed=args.retry_failed)
+    # Finished results can be looked at where they cannot be written to.
+    with suppress(OSError) if not todo.missing else nullcontext():
+        launch.record_sweep(layout, sweep)
     if not todo.missing:
         return
+    if args.retry_failed:
+        for run_id, _ in todo.missing:
+            layout.run(run_id).failure.unlink(missing_ok=True)
     out = console(sys.stderr if args.json else sys.stdout)
     total = len(sweep.run_ids)
     out.print(
@@ -107,12 +109,6 @@ def _train(sweep: "Sweep", layout: "Layout", machine: "Profile", args: argparse.
             todo = compare(sweep, layout)
 
 
-def _forget_failures(layout: "Layout", todo: "Plan") -> None:
-    for run_id in todo.failed:
-        layout.run(run_id).failure.unlink(missing_ok=True)
-        layout.run(run_id).attempts.unlink(missing_ok=True)
-
-
 def _wait_for_others(sweep: "Sweep", layout: "Layout", progress: "Progress") -> None:
     """Return once no missing run is held by anybody else's worker; none of ours is at work any more."""
     from icbench.locks import is_free
@@ -128,7 +124,7 @@ def _wait_for_others(sweep: "Sweep", layout: "Layout", progress: "Progress") -> 
 def _conclude(sweep: "Sweep", layout: "Layout", args: argparse.Namespace) -> int:
     """Print the table and what failed; the exit code."""
     from icbench import results
-    from icbench.commands.table import print_table, record
+    from icbench.commands.table import print_summary, record
     from icbench.report.tables import sweep_table
 
     todo = compare(sweep, layout)
@@ -139,5 +135,5 @@ def _conclude(sweep: "Sweep", layout: "Layout", args: argparse.Namespace) -> int
 
         print_json(record(sweep, rows, todo, layout))
     else:
-        print_table(sweep, rows, todo, layout)
+        print_summary(sweep, rows, todo, layout)
     return 1 if todo.failed else 0

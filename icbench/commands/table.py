@@ -1,5 +1,6 @@
 """The table that a sweep ends with, for people and for programs."""
 
+import json
 import math
 import os
 import shlex
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from icbench import monitor
-from icbench.console import cell_columns, console, plural, table
+from icbench.console import cell_columns, console, plural, print_table, table
 from icbench.grid import Sweep
 from icbench.layout import Layout
 from icbench.plan import Plan
@@ -19,19 +20,19 @@ from icbench.report.tables import CellRow
 _FAILURES_SHOWN = 10
 
 
-def print_table(sweep: Sweep, rows: list[CellRow], todo: Plan, layout: Layout) -> None:
+def print_summary(sweep: Sweep, rows: list[CellRow], todo: Plan, layout: Layout) -> None:
     """Print one row a cell, what its columns mean, what failed, where the results are and what to type next."""
     out = console()
     columns = cell_columns(row.config for row in rows)
     grid = table(f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name)
     for title, _ in columns:
-        grid.add_column(title, no_wrap=True)
-    for title in ("seeds", "accuracy %", "vs baseline", "epochs to target", "diverged"):
-        grid.add_column(title, justify="right")
+        grid.add_column(title, no_wrap=title not in ("norm", "recipe"))
+    for title in ("seeds", "accuracy %", "vs baseline", "epochs\nto target", "diverged"):
+        grid.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         seeds = str(row.seeds) if row.seeds == row.seeds_wanted else f"{row.seeds} of {row.seeds_wanted}"
         grid.add_row(*(of(row.config) for _, of in columns), seeds, *_figures(row))
-    out.print(grid)
+    print_table(out, grid)
     out.print()
     for note in _notes(sweep, rows):
         out.print(note)
@@ -40,13 +41,14 @@ def print_table(sweep: Sweep, rows: list[CellRow], todo: Plan, layout: Layout) -
         out.print(f"FAILED {why.run_id}: {why.message}")
     if failures:
         out.print(f"{plural(len(failures), 'run')} failed. To see why: icbench show RUN. To try again: --retry-failed.")
-    at = "" if str(layout.root) == "results" else f" --results {layout.root}"
+    at = "" if str(layout.root) == "results" else f" --results {shlex.quote(str(layout.root))}"
     out.print(f"\nResults: {layout.root}/runs and {layout.root}/epochs (Parquet). Next:")
     if activate := _activation():
         out.print(f"  {activate}")
     if todo.finished:
         out.print(f"  icbench show {min(todo.finished)}{at}")
-    out.print(f"  python -c 'import icbench; print(icbench.load_runs(\"{layout.root}\"))'")
+    program = f"import icbench; print(icbench.load_runs({json.dumps(str(layout.root))}))"
+    out.print(f"  python -c {shlex.quote(program)}")
 
 
 def record(sweep: Sweep, rows: list[CellRow], todo: Plan, layout: Layout) -> dict[str, Any]:
@@ -105,7 +107,7 @@ def _notes(sweep: Sweep, rows: list[CellRow]) -> list[str]:
             "epochs to target: median over seeds of the first epoch that reaches the baseline's median final accuracy."
         )
         if any(row.reached < row.seeds for row in rows):
-            notes.append("(2/3) there: two of three seeds reach it; one that never does counts as infinity.")
+            notes.append("(k/n) there: k of n seeds reach it; one that never does counts as infinity.")
     if any(row.diverged for row in rows):
         notes.append(
             "diverged: runs whose loss ceased to be finite; they count with the accuracy that they ended with."

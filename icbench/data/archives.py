@@ -126,7 +126,6 @@ def _opened(source: Path) -> Iterator[dict[str, Callable[[], IO[bytes]]]]:
                 PurePosixPath(member.name).name: (lambda member=member: archive.extractfile(member))  # type: ignore[misc]
                 for member in members
             }
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise UserError(
-            f"this is no readable tar archive: {error}.", "Give a directory, a .tar.gz or a .npz.", file=source
-        ) from None
+    except (tarfile.TarError, EOFError, OSError):
+        remedy = "Give a directory, a .tar.gz or a .npz."
+        raise UserError("this is no readable tar archive.", remedy, file=source) from None

@@ -1,6 +1,7 @@
 """Where a data set's file is, and its arrays: `digits` ships with icbench, others are `DIR/NAME.npz`."""
 
 import os
+import shlex
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -30,34 +31,36 @@ def require(name: str, data: Path | None) -> None:
     """Raise UserError, saying what to type, unless the data set's file is there."""
     file = file_of(name, data)
     if not file.is_file():
-        option = f" --data {data}" if data else ""
         problem = f"the data set {name} is not there ({file} does not exist)."
-        raise UserError(problem, f"Fetch it with: icbench data prepare {name}{option}")
+        raise UserError(problem, f"Fetch it with: icbench data prepare {name}{_option(data)}")
 
 
 def load(name: str, data: Path | None) -> Arrays:
     """x_train, x_test: (N, H, W, C) uint8; y_train, y_test: (N,) int64. Raises UserError: missing, damaged."""
     require(name, data)
-    return read_npz(name, file_of(name, data))
+    return read_npz(name, file_of(name, data), f"Make it again with: icbench data prepare {name}{_option(data)}")
 
 
-def read_npz(name: str, file: Path) -> Arrays:
-    """Read and check a data set's .npz."""
+def read_npz(name: str, file: Path, remedy: str = "") -> Arrays:
+    """Read and check a data set's .npz. Raises UserError with `remedy` if it is not whole."""
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in _KEYS if key in archive}
-    except (ValueError, zipfile.BadZipFile, OSError, EOFError) as error:
-        raise UserError(f"this is no readable .npz file: {error}.", _again(name), file=file) from None
-    check(name, arrays, file)
+    except (ValueError, zipfile.BadZipFile, OSError, EOFError):
+        raise UserError("this is no readable .npz file.", remedy, file=file) from None
+    for key in ("y_train", "y_test"):  # Keras, for one, has (N, 1) uint8
+        if key in arrays and arrays[key].dtype.kind in "iu":
+            arrays[key] = arrays[key].reshape(-1).astype(np.int64)
+    check(name, arrays, file, remedy)
     return arrays
 
 
-def check(name: str, arrays: Arrays, source: Path) -> None:
+def check(name: str, arrays: Arrays, source: Path, remedy: str = "") -> None:
     """Raise UserError unless `arrays` are the whole data set `name`: keys, shapes, types, labels, pixels."""
     dataset = catalog.load("datasets", name)
 
     def fail(problem: str) -> None:
-        raise UserError(f"this is not the whole data set {name}: {problem}.", _again(name), file=source)
+        raise UserError(f"this is not the whole data set {name}: {problem}.", remedy, file=source)
 
     for key in _KEYS:
         if key not in arrays:
@@ -91,5 +94,5 @@ def split(arrays: Arrays, which: str) -> tuple[Any, Any, Any, Any]:
     return x[~held_out], y[~held_out], x[held_out], y[held_out]
 
 
-def _again(name: str) -> str:
-    return f"Make it again with: icbench data prepare {name}"
+def _option(data: Path | None) -> str:
+    return f" --data {shlex.quote(str(data))}" if data else ""

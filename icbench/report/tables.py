@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ class CellRow:
     """A cell's figures over its finished seeds. Accuracies are fractions, after the last epoch.
 
     A diverged run counts with the accuracy that it ended with. difference: to the baseline cell; None for a baseline,
-    or without one. target: the median final accuracy of the baseline's seeds. epochs_to_target: the median over seeds
+    or without one. target: the median final accuracy of the baseline's seeds (of an even number, the lower middle one,
+    so that at least half of them reach it). epochs_to_target: the median over seeds
     of the epoch that first reaches it, infinite if half of them never do; reached: how many do.
     """
 
@@ -61,7 +63,7 @@ def sweep_table(sweep: Sweep, runs: pa.Table, epochs: pa.Table) -> list[CellRow]
         accuracies = [finals[run_id]["test_accuracy"] for run_id in done]
         baseline_id = sweep.baselines.get(cell.cell_id, cell.cell_id if cell.cell_id in baseline_cells else None)
         reference = [finals[run_id]["test_accuracy"] for run_id in finished[baseline_id]] if baseline_id else []
-        target = float(np.median(reference)) if reference else None
+        target = median_low(reference) if reference else None
         times = [] if target is None else [epochs_to(target, curves[run_id]) for run_id in done]
         contrast = baseline_id != cell.cell_id and reference and accuracies
         rows.append(

@@ -1,6 +1,8 @@
 """One training, from the first step to the last epoch. It reads from top to bottom."""
 
+import math
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +29,9 @@ class Watcher(Protocol):
     def resumed(self, epoch: int, step: int) -> None:
         """The training goes on from a checkpoint, within `epoch`, after `step` batches."""
 
+    def discarded(self) -> None:
+        """The checkpoint is damaged; the training begins anew."""
+
     def stepped(self, epochs: float) -> None:
         """So many epochs are done, the one under way as a fraction. Called once a step: it must cost nothing."""
 
@@ -34,12 +39,13 @@ class Watcher(Protocol):
         """An epoch ended and its checkpoint is stored."""
 
     def should_stop(self) -> bool:
-        """Asked before each step; if so, the training stores its checkpoint and raises Stopped."""
+        """Asked before each batch, of evaluation too; if so, the training stores its checkpoint and raises Stopped."""
 
 
 def train(config: RunConfig, data: DeviceData, checkpoint: Path, watcher: Watcher) -> tuple[State, bool]:
-    """Train to the end; return the final state and whether it diverged: a loss was not finite, which ends it.
+    """Train to the end; return the final state and whether it diverged.
 
+    A training loss that is not finite ends it, with its epoch; one that ends with such a test loss diverged as well.
     Goes on from `checkpoint` where there is one, and stores one there after each epoch. Raises Stopped.
     """
     recipe, device = config.recipe, data.device
@@ -47,9 +53,11 @@ def train(config: RunConfig, data: DeviceData, checkpoint: Path, watcher: Watche
     state = State.fresh(config, device)
     if state.restore(checkpoint):
         watcher.resumed(state.epoch, state.step)
+    elif checkpoint.exists():
+        watcher.discarded()
 
     steps = -(-data.train_count // recipe.batch_size)
-    while state.epoch <= recipe.epochs and all(row.finite for row in state.rows[-1:]):
+    while state.epoch <= recipe.epochs and all(math.isfinite(row.train_loss) for row in state.rows[-1:]):
         rate = learning_rate(recipe, state.epoch)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
@@ -76,21 +84,31 @@ def train(config: RunConfig, data: DeviceData, checkpoint: Path, watcher: Watche
         train_loss, train_accuracy = (state.sums / data.train_count).tolist()  # waits for the device
         seconds = time.perf_counter() - began
 
-        test_loss, test_accuracy = evaluate(state.net, data, config.precision)
+        try:
+            test_loss, test_accuracy = evaluate(state.net, data, config.precision, watcher.should_stop)
+        except Stopped:
+            state.step, state.seconds = steps, seconds
+            state.save(checkpoint)
+            raise
         row = EpochRow(state.epoch, rate, train_loss, train_accuracy, test_loss, test_accuracy, seconds)
         state.end_epoch(row)
         state.save(checkpoint)
         watcher.epoch_ended(row)
-    return state, not state.rows[-1].finite
+    last = state.rows[-1]
+    return state, not (math.isfinite(last.train_loss) and math.isfinite(last.test_loss))
 
 
 @torch.inference_mode()
-def evaluate(net: torch.nn.Module, data: DeviceData, precision: str) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy over the test images, in evaluation mode."""
+def evaluate(
+    net: torch.nn.Module, data: DeviceData, precision: str, should_stop: Callable[[], bool] = lambda: False
+) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy over the test images, in evaluation mode. Raises Stopped where it should stop."""
     net.eval()
     count = len(data.test_labels)
     sums = torch.zeros(2, dtype=torch.float64, device=data.device)
     for start in range(0, count, _TEST_BATCH):
+        if should_stop():
+            raise Stopped
         images, labels = data.test_batch(start, start + _TEST_BATCH)
         with autocast(precision, data.device):
             logits = net(images)
@@ -111,8 +129,9 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
 
 def set_numerics(precision: str) -> None:
-    """TF32 only by its name (cuDNN would use it unasked), and deterministic algorithms."""
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    """TF32 only by its name (cuDNN would use it unasked), and cuDNN's deterministic algorithms."""
+    products = "tf32" if precision == "tf32" else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = products
+    torch.backends.cudnn.conv.fp32_precision = products  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True

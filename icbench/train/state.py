@@ -5,7 +5,6 @@ A checkpoint holds exactly this, so that a training that goes on from one gives 
 
 import hashlib
 import io
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,10 +33,6 @@ class EpochRow:
     test_loss: float
     test_accuracy: float
     seconds: float
-
-    @property
-    def finite(self) -> bool:
-        return math.isfinite(self.train_loss) and math.isfinite(self.test_loss)
 
 
 @dataclass
