@@ -154,6 +154,7 @@ class RunConfig:
             words.append(str(self.norm))
         if self.dropout is not None:
             words.append(f"dropout {self.dropout:g}")
+        words += [word for word, usual in ((self.precision, "float32"), (self.split, "test")) if word != usual]
         return " ".join([*words, f"seed {self.seed}"])
 
 

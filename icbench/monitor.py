@@ -52,7 +52,7 @@ class SweepStatus:
 def beat(layout: Layout, run_id: str) -> Beat | None:
     """The heartbeat of a run that has begun and not ended."""
     content = read_json(layout.run(run_id).progress)
-    if not isinstance(content, dict):
+    if not content:
         return None
     return Beat(run_id, content["done"], content["epochs"], content["seconds_left"], content["hostname"])
 
@@ -65,7 +65,7 @@ def is_running(layout: Layout, run_id: str) -> bool:
 def failure(layout: Layout, run_id: str) -> Failure | None:
     """Why a run failed, if it did."""
     content = read_json(layout.run(run_id).failure)
-    if not isinstance(content, dict):
+    if not content:
         return None
     return Failure(run_id, content["kind"], content["message"], content["traceback"])
 
@@ -86,8 +86,8 @@ def sweeps(results: Path) -> list[SweepStatus]:
     """The status of every sweep in a results directory, by name. Raises UserError when there is no such directory."""
     layout = existing(results)
     done = finished(layout)
-    manifests = sorted(layout.sweeps.glob("*/sweep.json"))
-    return [_status(layout, content, done) for content in map(read_json, manifests) if isinstance(content, dict)]
+    manifests = map(read_json, sorted(layout.sweeps.glob("*/sweep.json")))
+    return [_status(layout, content, done) for content in manifests if content and "run_ids" in content]
 
 
 def find(layout: Layout, prefix: str) -> str:

@@ -10,6 +10,7 @@ from icbench.values import TYPES
 from icbench.yamlfile import Mistake, read
 
 _EXECUTORS = ("local",)
+_MOST = 4096  # workers, and threads of each
 _DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -35,7 +36,9 @@ def load(name: str) -> Profile:
         return _profile({})
     file = Path(name)
     if not file.exists() and file.suffix not in (".yaml", ".yml"):
-        remedy = "Write local, or the path of a profile's YAML file, such as slurm/workstation.yaml."
+        remedy = (
+            f"{suggest(name, ['local'])} Or give the path of a profile's YAML file, such as slurm/workstation.yaml."
+        )
         raise UserError(f"there is no profile {name!r}.", remedy)
     document = read(file)
     try:
@@ -80,9 +83,12 @@ def _count(data: dict[str, Any], key: str, automatic: int) -> int:
     if value == "auto":
         return automatic
     try:
-        return int(TYPES["PositiveInt"].parse(value))
+        number = int(TYPES["PositiveInt"].parse(value))
     except ValueError as error:
         raise Mistake((key,), f"{key}: {error}, or auto.") from None
+    if number > _MOST:
+        raise Mistake((key,), f"{key}: {number} is beyond any machine.", f"At most: {_MOST:,}, or auto.")
+    return number
 
 
 def cores() -> int:

@@ -26,12 +26,14 @@ class Progress:
 
         self._layout = layout
         self._configs = dict(missing)
+        self._labels = _labels(missing)
         self._costs = {run_id: cost(config) for run_id, config in missing}
         self._left = set(self._configs)
         self._ended = total - len(missing)
         self._total = total
         self._console = console
         self._began = time.monotonic()
+        self._pace_from: tuple[float, float] | None = None
         self._starts: dict[str, tuple[float, float]] = {}
         self._work_done = 0.0
         self._shown = 0.0
@@ -58,7 +60,7 @@ class Progress:
         run_id = event.get("run_id")
         if run_id is None or run_id not in self._configs:
             return
-        label = self._configs[run_id].label()
+        label = self._labels[run_id]
         match event["event"]:
             case "begin":
                 beat = monitor.beat(self._layout, run_id)
@@ -104,7 +106,7 @@ class Progress:
         lines = Table.grid(padding=(0, 2))
         for beat in beats:
             left = "" if beat.seconds_left is None else f"{duration(beat.seconds_left)} left"
-            lines.add_row(beat.run_id, self._configs[beat.run_id].label(), f"epoch {beat.done:.1f}/{beat.epochs}", left)
+            lines.add_row(beat.run_id, self._labels[beat.run_id], f"epoch {beat.done:.1f}/{beat.epochs}", left)
         return Group(head, lines)
 
     def _time_left(self, beats: list[monitor.Beat]) -> str:
@@ -116,7 +118,16 @@ class Progress:
                 part = beat.done / beat.epochs
                 done += self._costs[beat.run_id] * max(0.0, part - self._starts[beat.run_id][1])
                 remaining -= self._costs[beat.run_id] * part
-        elapsed = time.monotonic() - self._began
+        now = time.monotonic()
+        elapsed = f"{duration(now - self._began)} elapsed"
         if not done:
-            return f"{duration(elapsed)} elapsed"
-        return f"{duration(elapsed)} elapsed, about {duration(remaining / done * elapsed)} left"
+            return elapsed
+        # From the first sign of work on: before it, workers start and import torch.
+        first, at = self._pace_from = self._pace_from or (done, now)
+        return f"{elapsed}, about {duration(remaining / (done - first) * (now - at))} left" if done > first else elapsed
+
+
+def _labels(runs: tuple[Run, ...]) -> dict[str, str]:
+    """Each run in a few words; with its recipe where they differ."""
+    several = len({config.recipe.label for _, config in runs}) > 1
+    return {i: config.label() + (f" recipe {config.recipe.label}" if several else "") for i, config in runs}

@@ -44,9 +44,9 @@ class Pulse:
         self._ended.set()
         self._thread.join()
 
-    def watch(self, files: RunFiles, config: RunConfig, write: Callable[[str], None]) -> "Watched":
-        """Begin a run's heartbeat."""
-        self._watched = watched = Watched(self, files, config.recipe.epochs, write)
+    def watch(self, files: RunFiles, config: RunConfig, done: int, write: Callable[[str], None]) -> "Watched":
+        """Begin a run's heartbeat; `done`: the epochs that earlier attempts are known to have done."""
+        self._watched = watched = Watched(self, files, done, config.recipe.epochs, write)
         self.show()
         return watched
 
@@ -71,13 +71,13 @@ class Pulse:
 class Watched:
     """The training's watcher: notes how far it is, which the pulse makes known, and passes on the wish to stop."""
 
-    def __init__(self, pulse: Pulse, files: RunFiles, epochs: int, write: Callable[[str], None]):
+    def __init__(self, pulse: Pulse, files: RunFiles, done: int, epochs: int, write: Callable[[str], None]):
         self._pulse = pulse
         self._files = files
         self._epochs = epochs
         self._write = write
         self._began: tuple[float, float] | None = None
-        self._done = 0.0
+        self._done = float(done)
 
     def resumed(self, epoch: int, step: int) -> None:
         self._done = epoch - 1.0

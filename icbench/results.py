@@ -182,11 +182,22 @@ def _dataset(files: Iterable[Path], table: str) -> "pa.Table":
         return schema(table).empty_table()
     try:
         return ds.dataset(paths, schema=schema(table), format="parquet").to_table()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError):
+        damaged = next((path for path in paths if not _is_readable(path)), f"a file of the table {table!r}")
         raise IcbenchError(
-            f"a file of the table {table!r} cannot be read: {error}. "
-            "If it is damaged, remove it: its run is then done again."
+            f"{damaged} cannot be read. If it is damaged, remove it: its runs are then done again."
         ) from None
+
+
+def _is_readable(path: str) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError):
+        return False
+    return True
 
 
 def _small_files(layout: Layout, table: str) -> dict[str, Path]:

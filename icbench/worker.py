@@ -169,7 +169,7 @@ class _Worker:
     ) -> None:
         from icbench.train.loop import Stopped, train
 
-        watcher = self.pulse.watch(files, config, write)
+        watcher = self.pulse.watch(files, config, attempts["epochs"], write)
         try:
             state, diverged = train(config, self._dataset(config), files.checkpoint, watcher)
         except Stopped:

@@ -102,7 +102,9 @@ def parse(text: str, file: Path) -> Document:
         problem = f"not valid YAML: the character {character!r} is not allowed."
         raise UserError(problem, "Remove it, or write it as an escape in quotes.", file=file, line=line) from None
     except (OverflowError, ValueError):  # an escape in quotes beyond the last character
-        raise UserError('not valid YAML: an escape such as "\\U..." names no character.', file=file) from None
+        escapes = (m for m in re.finditer(r"\\U([0-9A-Fa-f]{8})", text) if int(m[1], 16) > sys.maxunicode)
+        line = text[: next((m.start() for m in escapes), 0)].count("\n") + 1
+        raise UserError("not valid YAML: an escape names no character.", file=file, line=line) from None
     except RecursionError:
         raise UserError("the lists and mappings are nested too deeply.", file=file) from None
     reader = _Reader(file)

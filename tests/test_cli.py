@@ -111,3 +111,43 @@ def test_tf32_is_refused_without_a_gpu(icbench: Icbench, tmp_path: Path) -> None
     assert done.code == 2
     assert "tf32 needs an NVIDIA GPU" in done.err
     assert not (tmp_path / "results").exists()
+
+
+def test_streams_that_are_closed_full_or_not_unicode(tmp_path: Path) -> None:
+    def run(redirection: str, **more: str) -> subprocess.CompletedProcess[str]:
+        command = f"{sys.executable} -m icbench list norms {redirection}"
+        return subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, env=environment(**more), capture_output=True, text=True, timeout=60
+        )
+
+    assert (run(">&-").returncode, run(">&-").stderr) == (0, "")
+    assert run("| head -1; exit ${PIPESTATUS[0]}").returncode == 0
+    assert (run(">/dev/full").returncode, run(">/dev/full").stderr) == (
+        1,
+        "icbench: output: No space left on device.\n",
+    )
+    ascii_only = run("", PYTHONIOENCODING="ascii")
+    assert (ascii_only.returncode, ascii_only.stderr) == (0, "")
+    assert "momentum: 0.1" in ascii_only.stdout
+
+
+def test_what_cannot_go_well_is_said_before_anything_is_written(icbench: Icbench, tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text("recipe: chen2019\nfixed: {dataset: cifar10, depth: 8, ordering: li2018}")
+    (tmp_path / "my data").mkdir()
+    (tmp_path / "my data" / "cifar10.npz").write_text("junk")
+    (tmp_path / "file").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    cases = {
+        (
+            "--data",
+            "my data",
+        ): "no readable .npz file. Make it again with: icbench data prepare cifar10 --data 'my data'",
+        ("--results", "file"): "file: this is not a directory.",
+        ("--results", "file/results"): "file: this is not a directory.",
+    }
+    for arguments, words in cases.items():
+        done = icbench("sweep", "g.yaml", *arguments)
+        assert (done.code, done.out) == (2, "")
+        assert words in done.err
+    assert icbench("plan", "g.yaml", "--results", "file").code == 2
+    assert sorted(tmp_path.rglob("*")) == before

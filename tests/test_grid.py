@@ -167,7 +167,8 @@ baseline: {ordering: baseline}
 
 
 def test_a_grid_of_includes_alone(write_grid: WriteGrid) -> None:
-    text = "recipe: digits\nfixed: {ordering: baseline}\ninclude: [{dataset: digits, depth: 8}, {dataset: digits, depth: 14}]"
+    entries = "[{dataset: digits, depth: 8}, {dataset: digits, depth: 14}]"
+    text = f"recipe: digits\nfixed: {{ordering: baseline}}\ninclude: {entries}"
     assert [c.config.depth for c in grid.load(write_grid(text)).cells] == [8, 14]
 
 

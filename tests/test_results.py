@@ -19,6 +19,7 @@ import icbench as package
 from icbench import results
 from icbench.errors import IcbenchError, UserError
 from icbench.layout import Layout
+from icbench.locks import Lock
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 TYPES = {"string": "x", "int32": 1, "int64": 2, "float64": 0.5, "bool": False, "timestamp": MOMENT}
@@ -67,11 +68,12 @@ def test_plain_pandas_and_duckdb_read_it(layout: Layout) -> None:
     write(layout, "aa", "bb")
     results.compact(layout)
     write(layout, "cc")
-    runs = pd.read_parquet(layout.runs)
+    runs_folder, epochs_folder = layout.table("runs"), layout.table("epochs")
+    runs = pd.read_parquet(runs_folder)
     assert sorted(runs["run_id"]) == ["aa", "bb", "cc"]
     query = f"""
         select run_id, max(e.test_accuracy), any_value(r.dropout)
-        from '{layout.epochs}/*.parquet' e join '{layout.runs}/*.parquet' r using (run_id)
+        from '{epochs_folder}/*.parquet' e join '{runs_folder}/*.parquet' r using (run_id)
         group by run_id order by run_id
     """
     assert duckdb.sql(query).fetchall() == [("aa", 0.3, None), ("bb", 0.3, None), ("cc", 0.3, None)]
@@ -111,8 +113,33 @@ def test_a_damaged_file_is_named(layout: Layout) -> None:
     write(layout, "aa", "bb")
     file = layout.row("runs", "bb")
     file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(IcbenchError, match=r"bb\.parquet.*remove it: the run is then done again"):
+    with pytest.raises(
+        IcbenchError, match=r"runs/bb\.parquet cannot be read. .*remove it: its runs are then done again"
+    ):
         package.load_runs(layout.root)
+
+
+@pytest.mark.parametrize("table", results.TABLES)
+def test_a_run_that_lacks_a_file_is_done_again(layout: Layout, table: str) -> None:
+    write(layout, "aa", "bb")
+    layout.row(table, "bb").unlink()
+    assert results.finished(layout) == {"aa"}
+    assert not results.is_finished(layout, "bb")
+    write(layout, "bb")
+    results.compact(layout)
+    layout.compacted_table(table).unlink()
+    layout.row(table, "bb").unlink()
+    assert results.finished(layout) == {"aa"}
+
+
+def test_one_compaction_at_a_time(layout: Layout) -> None:
+    write(layout, "aa")
+    results.compact(layout)
+    lock = Lock.take(layout.compaction_lock)
+    assert lock is not None
+    with lock, pytest.raises(UserError, match="another compaction is under way"):
+        results.compact(layout)
+    assert results.compact(layout) == 1
 
 
 def test_compaction_changes_nothing_but_the_files(layout: Layout) -> None:
@@ -122,7 +149,7 @@ def test_compaction_changes_nothing_but_the_files(layout: Layout) -> None:
     assert json.loads(layout.manifest.read_text()) == {"run_ids": ["aa", "bb", "cc"]}
     for table, frame in zip((package.load_runs, package.load_epochs), before, strict=True):
         pd.testing.assert_frame_equal(table(layout.root), frame)
-    for path in layout.runs.iterdir():  # an archive may keep the compacted files alone
+    for path in layout.table("runs").iterdir():  # an archive may keep the compacted files alone
         path.unlink()
     assert results.finished(layout) == {"aa", "bb", "cc"}
     pd.testing.assert_frame_equal(package.load_runs(layout.root), before[0])
@@ -130,6 +157,7 @@ def test_compaction_changes_nothing_but_the_files(layout: Layout) -> None:
     assert results.compact(layout) == 4
     assert results.compact(layout) == 4
     assert sorted(path.name for path in layout.compacted.iterdir()) == [
+        ".lock",
         "epochs.parquet",
         "manifest.json",
         "runs.parquet",
@@ -176,4 +204,4 @@ def test_a_killed_writer_leaves_no_half_file(layout: Layout) -> None:
         assert set(runs["run_id"]) == set(epochs["run_id"])
         assert len(epochs) == 3 * len(runs)
     write(layout, *map(str, range(5)))
-    assert all(path.suffix == ".parquet" and not path.name.startswith(".") for path in layout.runs.iterdir())
+    assert all(path.suffix == ".parquet" and not path.name.startswith(".") for path in layout.table("runs").iterdir())

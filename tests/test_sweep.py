@@ -67,7 +67,11 @@ def assert_same_rows(results: Path, undisturbed: Path) -> None:
 @contextmanager
 def started(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
     """An `icbench` command under way; killed at the latest when the test ends."""
-    command = [sys.executable, "-m", "icbench", *map(str, arguments)]
+    # As in a terminal, also where the tests run in the background with SIGINT ignored.
+    wrapper = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", wrapper, sys.executable, "-m", "icbench", *map(str, arguments)]
     with subprocess.Popen(
         command,
         cwd=cwd,
@@ -362,6 +366,43 @@ def test_a_run_that_raises_and_a_run_that_diverges(icbench: Icbench, write_grid:
     assert retried.code == 1
     assert [f["run_id"] for f in retried.json()["failed"]] == [impossible]
     assert len(list(ledger.iterdir())) == 2
+
+
+def test_a_run_whose_sweep_is_killed_is_never_given_up(icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
+    """Everything killed, more often than a run may kill workers, each time before an epoch ends: a power cut, say."""
+    sweep = grid.load(write_grid(SLOW.replace("epochs: 6", "epochs: 1").replace("seeds: 2", "seeds: [0]"), "slow.yaml"))
+    for death in range(4):
+        with started("sweep", "slow.yaml", cwd=tmp_path):
+            log = Layout(tmp_path / "results").run(sweep.run_ids[0]).log
+            wait_for(lambda log=log, death=death: log.exists() and log.read_text().count("attempt ") > death)
+    assert icbench("sweep", "slow.yaml").code == 0
+    assert package.load_runs(tmp_path / "results")["attempts"].max() == 5
+
+
+def test_a_reader_that_goes_away_ends_a_sweep(write_grid: WriteGrid, tmp_path: Path) -> None:
+    """`icbench sweep ... | head -1`: not done, so not exit code 0; no worker stays behind."""
+    write_grid(SLOW, "slow.yaml")
+    with started("sweep", "slow.yaml", cwd=tmp_path) as sweep:
+        assert sweep.stdout is not None
+        sweep.stdout.readline()
+        sweep.stdout.close()
+        assert sweep.wait(60) == 130
+        assert not workers_of(sweep)
+
+
+def test_nohup(write_grid: WriteGrid, tmp_path: Path) -> None:
+    """A sweep that was told to outlive its terminal does."""
+    write_grid(SIX, "six.yaml")
+    command = ["nohup", sys.executable, "-m", "icbench", "sweep", "six.yaml"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as sweep:
+        assert sweep.stdout is not None
+        sweep.stdout.readline()
+        os.killpg(sweep.pid, signal.SIGHUP)
+        sweep.communicate(timeout=60)
+    assert sweep.returncode == 0
+    assert len(package.load_runs(tmp_path / "results")) == 6
 
 
 def test_a_run_that_kills_its_workers_is_given_up(icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
