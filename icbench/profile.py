@@ -36,9 +36,7 @@ def load(name: str) -> Profile:
         return _profile({})
     file = Path(name)
     if not file.exists() and file.suffix not in (".yaml", ".yml"):
-        remedy = (
-            f"{suggest(name, ['local'])} Or give the path of a profile's YAML file, such as slurm/workstation.yaml."
-        )
+        remedy = "Write local, or the path of a profile's YAML file, such as slurm/workstation.yaml."
         raise UserError(f"there is no profile {name!r}.", remedy)
     document = read(file)
     try:
