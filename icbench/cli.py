@@ -10,6 +10,7 @@ from typing import TextIO
 
 from icbench import __version__
 from icbench.commands import compact, data, list_, plan, show, status, sweep
+from icbench.console import complain
 from icbench.errors import IcbenchError
 
 _COMMANDS = (sweep, plan, status, show, list_, compact, data)
@@ -29,16 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except IcbenchError as error:
-        print(f"icbench: {error}", file=sys.stderr)
+        complain(f"icbench: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        print("icbench: interrupted.", file=sys.stderr)
+        complain("icbench: interrupted.")
         return _EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         _discard(sys.stdout)
         return 0
     except OSError as error:  # a full disk, a place that may not be written to
-        print(f"icbench: {error.filename or 'output'}: {error.strerror or error}.", file=sys.stderr)
+        complain(f"icbench: {error.filename or 'output'}: {error.strerror or error}.")
         _discard(sys.stdout)
         return 1
 

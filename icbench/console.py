@@ -1,6 +1,7 @@
 """How icbench speaks: to a terminal, to a pipe, to a program."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TextIO
@@ -63,7 +64,7 @@ def table(title: str = "") -> "Table":
 
 
 def print_table(out: "Console", content: "Table") -> None:
-    """Print a table. Where it does not fit, columns fold between words; then lines get longer, but nothing is cut."""
+    """Print a table. Columns fold between words to fit; if that is not enough, lines get longer; nothing is cut."""
     from rich.cells import cell_len
 
     for column in content.columns:
@@ -71,7 +72,9 @@ def print_table(out: "Console", content: "Table") -> None:
         pieces = [piece for cell in cells for piece in (cell.split("\n") if column.no_wrap else cell.split())]
         column.min_width = max(map(cell_len, pieces), default=0)
     needed = sum((column.min_width or 0) + 2 for column in content.columns)
-    width, out.width = out.width, max(out.width, needed)
+    width = out.width
+    if needed > width:  # it does not fit whatever is folded, so nothing is
+        out.width = _PIPE_WIDTH
     out.print(content)
     out.width = width
 
@@ -113,6 +116,14 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def complain(words: str) -> None:
+    """Say something on standard error, if anybody still reads it; the exit code must not hang on that."""
+    try:
+        print(words, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def plural(count: int, noun: str) -> str:

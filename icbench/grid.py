@@ -61,7 +61,9 @@ def _sweep(document: Document) -> Sweep:
         if key not in _KEYS:
             raise Mistake((key,), f"a grid has no key {key!r}.", _elsewhere(key) or suggest(key, _KEYS))
     seeds = _seeds(data)
-    cells, given = _cells(_combinations(data, seeds), seeds)
+    combinations, excluded = _combinations(data, seeds)
+    cells, given = _cells(combinations, seeds)
+    _check_excluded(excluded, cells, seeds)
     return Sweep(
         name=_name(data, document.file),
         question=_text(data, "question"),
@@ -71,8 +73,8 @@ def _sweep(document: Document) -> Sweep:
     )
 
 
-def _combinations(data: dict[str, Any], seeds: tuple[int, ...]) -> list[Fields]:
-    """The fields of each configuration that the grid names, some perhaps more than once."""
+def _combinations(data: dict[str, Any], seeds: tuple[int, ...]) -> tuple[list[Fields], list[list[Fields]]]:
+    """The fields of each configuration that the grid names, some perhaps more than once; what each exclude matches."""
     fixed = _fixed(data)
     axes, rows = _grid(data), _zip(data)
     _check_given_once(data, fixed, axes, rows)
@@ -85,24 +87,26 @@ def _combinations(data: dict[str, Any], seeds: tuple[int, ...]) -> list[Fields]:
             if field not in fixed | entry:
                 problem = f"this entry of 'include' lacks the field {field!r}, which 'fixed' does not give either."
                 raise Mistake(("include", index), problem, "Entries do not see 'grid' and 'zip': add it to the entry.")
-    combinations = _excluded(data, product_, seeds) + [fixed | entry for entry in includes]
+    kept, excluded = _excluded(data, product_, seeds)
+    combinations = kept + [fixed | entry for entry in includes]
     if not combinations:
         raise Mistake(
             ("exclude",), "the grid is empty: 'exclude' leaves no run.", "Exclude less, or include something."
         )
-    return combinations
+    return combinations, excluded
 
 
-def _cells(combinations: list[Fields], seeds: tuple[int, ...]) -> tuple[dict[str, Cell], dict[str, Fields]]:
-    """By cell id: each cell once, with all seeds that are wanted of it, and the fields that it was first given by."""
+def _cells(combinations: list[Fields], seeds: tuple[int, ...]) -> tuple[dict[str, Cell], dict[str, list[Fields]]]:
+    """By cell id: each cell once, with all seeds that are wanted of it, and the fields that it was given by."""
     configs: dict[str, RunConfig] = {}
-    given: dict[str, Fields] = {}
+    given: dict[str, list[Fields]] = {}
     wanted: dict[str, dict[int, None]] = {}
     for fields in combinations:
         config = resolve(fields)
         cell_id = config.cell_id
         if cell_id not in configs:
-            configs[cell_id], given[cell_id], wanted[cell_id] = config, fields, {}
+            configs[cell_id], given[cell_id], wanted[cell_id] = config, [], {}
+        given[cell_id].append(fields)
         wanted[cell_id].update(dict.fromkeys((fields["seed"].value,) if "seed" in fields else seeds))
     return {cell_id: Cell.of(config, tuple(wanted[cell_id])) for cell_id, config in configs.items()}, given
 
@@ -253,25 +257,45 @@ def _entries(data: dict[str, Any], key: str) -> list[Fields]:
     return [_field_mapping(entry, (key, index), f"{key}:") for index, entry in enumerate(raw)]
 
 
-def _excluded(data: dict[str, Any], combinations: list[Fields], seeds: tuple[int, ...]) -> list[Fields]:
-    """The combinations that no entry of 'exclude' matches; each entry must match one."""
+def _excluded(
+    data: dict[str, Any], combinations: list[Fields], seeds: tuple[int, ...]
+) -> tuple[list[Fields], list[list[Fields]]]:
+    """The combinations that no entry of 'exclude' matches, and those that each entry does: it must match one."""
     entries = _entries(data, "exclude")
     if any("seed" in entry for entry in entries):
         each = [Given(seed, ("seeds",)) for seed in seeds]
         combinations = [{"seed": seed, **fields} for fields in combinations for seed in each]
-    used = [False] * len(entries)
     kept = []
+    matched: list[list[Fields]] = [[] for _ in entries]
     for fields in combinations:
-        hits = [_matches(entry, fields) for entry in entries]
-        used = [before or hit for before, hit in zip(used, hits, strict=True)]
-        if not any(hits):
+        hits = [index for index, entry in enumerate(entries) if _matches(entry, fields)]
+        for index in hits:
+            matched[index].append(fields)
+        if not hits:
             kept.append(fields)
-    for index, hit in enumerate(used):
-        if not hit:
+    for index, combinations_ in enumerate(matched):
+        if not combinations_:
             raise Mistake(
                 ("exclude", index), "this entry of 'exclude' matches no run of the grid.", "Mend or remove it."
             )
-    return kept
+    return kept, matched
+
+
+def _check_excluded(excluded: list[list[Fields]], cells: dict[str, Cell], seeds: tuple[int, ...]) -> None:
+    """Raise Mistake for an entry of 'exclude' all of whose runs the grid names otherwise."""
+    for index, matched in enumerate(excluded):
+        if not any(_is_gone(fields, cells, seeds) for fields in matched):
+            problem = "this entry of 'exclude' removes no run: others of the grid's combinations are the same runs."
+            raise Mistake(("exclude", index), problem, "A field that cannot matter, such as a baseline's dropout?")
+
+
+def _is_gone(fields: Fields, cells: dict[str, Cell], seeds: tuple[int, ...]) -> bool:
+    try:
+        cell = cells.get(resolve(fields).cell_id)
+    except Mistake:  # impossible, which may be why it was excluded
+        return True
+    wanted = (fields["seed"].value,) if "seed" in fields else seeds
+    return cell is None or not set(wanted) <= set(cell.seeds)
 
 
 def _matches(entry: Fields, fields: Fields) -> bool:
@@ -294,10 +318,10 @@ def _same(name: str, wanted: Any, actual: Any, fields: Fields) -> bool:
     return bool(wanted == actual)
 
 
-def _baselines(data: dict[str, Any], cells: dict[str, Cell], given: dict[str, Fields]) -> dict[str, str]:
+def _baselines(data: dict[str, Any], cells: dict[str, Cell], given: dict[str, list[Fields]]) -> dict[str, str]:
     """The baseline cell of each cell: the fields given for it, changed as 'baseline' says.
 
-    A cell that is its own baseline has none.
+    A cell that is its own baseline has none. Of one given in several ways, the first that leads to a baseline counts.
     """
     if "baseline" not in data:
         return {}
@@ -307,7 +331,10 @@ def _baselines(data: dict[str, Any], cells: dict[str, Cell], given: dict[str, Fi
     baselines: dict[str, str] = {}
     for cell in cells.values():
         try:
-            config = resolve(given[cell.cell_id] | change)
+            for fields in given[cell.cell_id]:
+                config = resolve(fields | change)
+                if config.cell_id in cells:
+                    break
         except Mistake as mistake:
             problem = f"the baseline of ({_describe(cell.config)}): {mistake.problem}"
             path = mistake.path if mistake.path[:1] == ("baseline",) else ("baseline",)

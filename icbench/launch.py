@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from icbench.errors import IcbenchError
-from icbench.files import write_json, write_whole
+from icbench.files import read_json, write_json, write_whole
 from icbench.grid import Sweep
 from icbench.layout import Layout, SubmissionFiles
 from icbench.locks import Lock
@@ -34,12 +34,17 @@ _FOREVER_MINUTES = 60 * 24 * 366 * 10
 _MAX_STILLBORN = {"raised": 2, "killed": 10}
 
 
-def record_sweep(layout: Layout, sweep: Sweep) -> None:
-    """Write the grid as submitted, and which runs it names, under `sweeps/NAME/`."""
+def record_sweep(layout: Layout, sweep: Sweep) -> bool:
+    """Write the grid as submitted, and which runs it names, under `sweeps/NAME/`.
+
+    Returns whether that name was another grid's: one that shares no run with this.
+    """
     files = layout.sweep(sweep.name)
+    before = (read_json(files.manifest) or {}).get("run_ids", [])
     files.folder.mkdir(parents=True, exist_ok=True)
     write_whole(files.grid, lambda file: file.write(sweep.text.encode()))
     write_json(files.manifest, {"name": sweep.name, "question": sweep.question, "run_ids": sweep.run_ids})
+    return bool(before) and set(before).isdisjoint(sweep.run_ids)
 
 
 @dataclass

@@ -113,7 +113,7 @@ def _status(layout: Layout, manifest: dict[str, Any], done: set[str]) -> SweepSt
     failed = failures(layout, left)
     held = [run_id for run_id in left if run_id not in failed and is_running(layout, run_id)]
     running = tuple(sign for sign in (beat(layout, run_id) for run_id in held) if sign)
-    interrupted = set(left) - failed.keys() - set(held)
+    interrupted = {run_id for run_id in left if layout.run(run_id).attempts.exists()} - failed.keys() - set(held)
     return SweepStatus(
         manifest["name"],
         len(ids),

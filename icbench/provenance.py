@@ -41,10 +41,11 @@ def cpu_model() -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
+    # Of the repository that the folder is in, whatever repository a hook or the user's environment names.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20, check=True
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True, env=environment)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

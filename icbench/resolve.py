@@ -156,7 +156,7 @@ def _check_depth(fields: Fields, block: str, depth: int) -> None:
         below, above = max(units, 1) * per + 2, (max(units, 0) + 1) * per + 2
         near = f"{below} or {above}" if below != above else f"{above}"
         problem = f"depth {depth} is impossible: a {block} ResNet has {per}n+2 layers, n from 1 up."
-        raise Mistake(_path(fields, "depth"), problem, f"The nearest: {near}.")
+        raise Mistake(_path(fields, "depth", "block"), problem, f"The nearest: {near}.")
 
 
 def _check_shift(fields: Fields, training: Recipe, dataset: str) -> None:

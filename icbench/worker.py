@@ -12,6 +12,7 @@ import signal
 import socket
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -138,14 +139,12 @@ class _Worker:
         self.tell("begin", run_id=run_id, attempts=attempts["attempts"])
         if deaths > MAX_DEATHS:
             reason = f"{MAX_DEATHS} workers in a row died on it before it ended an epoch (out of memory? killed?)"
+            write_json(files.attempts, attempts | {"attempts": attempts["attempts"] - 1})
+            with _log(files) as write:
+                write(f"given up: {reason}")
             self._fail(run_id, files, "died", reason, "")
             return
-        with files.log.open("a", encoding="utf-8") as log:
-
-            def write(line: str) -> None:
-                log.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}\n")
-                log.flush()
-
+        with _log(files) as write:
             where = f"{socket.gethostname()}, process {os.getpid()}"
             write(f"attempt {attempts['attempts']} of {config.label()} on {where}: {attempts['code']}")
             if other_code:
@@ -263,6 +262,18 @@ class _Worker:
         write_json(files.failure, {"kind": kind, "message": message, "traceback": trace, "failed_at": moment})
         files.progress.unlink(missing_ok=True)
         self.tell("fail", run_id=run_id, kind=kind, message=message)
+
+
+@contextmanager
+def _log(files: RunFiles) -> Iterator[Callable[[str], None]]:
+    """Write lines, with the time before each, to the end of the run's log."""
+    with files.log.open("a", encoding="utf-8") as log:
+
+        def write(line: str) -> None:
+            log.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}\n")
+            log.flush()
+
+        yield write
 
 
 def _clear(files: RunFiles) -> None:

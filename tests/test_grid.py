@@ -122,6 +122,19 @@ exclude: [{recipe: digits}]
     assert cell.config.recipe.label == "digits norm_defaults.batch.momentum=0.5"
 
 
+def test_a_cell_given_in_two_ways_has_the_baseline_that_is_there(write_grid: WriteGrid) -> None:
+    text = """
+recipe: digits
+fixed: {dataset: digits, depth: 8}
+grid: {ordering: [baseline, ic-conv-relu], dropout: [0.05, 0.1]}
+exclude: [{ordering: ic-conv-relu, dropout: 0.05}]
+baseline: {ordering: ic-conv-relu}
+"""
+    sweep = grid.load(write_grid(text))
+    baseline, treated = sweep.cells
+    assert sweep.baselines == {baseline.cell_id: treated.cell_id}
+
+
 def test_any_field_may_lead_to_the_baseline(write_grid: WriteGrid) -> None:
     """The change is made to the fields as given: what follows from them follows anew."""
     recipes = """
@@ -322,6 +335,18 @@ MISTAKES = {
         FIXED + "grid: {dropout: [0.1]}\nexclude:\n  - {dropout: 0.1, width: 8}",
         5,
         "matches no run",
+    ),
+    "exclude removes nothing": (
+        "recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: baseline}\n"
+        "grid: {dropout: [0.1, 0.2]}\nexclude: [{dropout: 0.1}]",
+        4,
+        "removes no run",
+    ),
+    "block that makes the depth impossible": (
+        "recipe: digits\nfixed: {dataset: digits, depth: 8}\ngrid: {ordering: [baseline]}\n"
+        "include:\n  - ordering: relu-ic-conv\n    block: bottleneck",
+        6,
+        "9n+2",
     ),
     "exclude leaves nothing": (FIXED + "exclude: [{depth: 8}]", 3, "the grid is empty"),
     "exclude of a wrong type": (FIXED + "exclude: {depth: 8}", 3, "should be a list of mappings"),

@@ -328,7 +328,7 @@ def test_a_run_that_another_sweep_dies_on_is_taken_over(write_grid: WriteGrid, t
     with started("sweep", "six.yaml", cwd=tmp_path) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if "waiting for 1 runs that another sweep is at" in line:
+            if "waiting for 1 run that another sweep is at" in line:
                 break
         assert process.poll() is None
         lock.release()
@@ -386,6 +386,8 @@ def test_a_reader_that_goes_away_ends_a_sweep(write_grid: WriteGrid, tmp_path: P
         assert sweep.stdout is not None
         sweep.stdout.readline()
         sweep.stdout.close()
+        assert sweep.stderr is not None
+        sweep.stderr.close()  # as with 2>&1
         assert sweep.wait(60) == 130
         assert not workers_of(sweep)
 
@@ -470,6 +472,13 @@ def test_a_live_display_on_a_terminal(write_grid: WriteGrid, tmp_path: Path) -> 
     assert re.search(r"epoch \d\.\d/2", text)
     assert "elapsed" in text
     assert "[6/6]" in text
+
+
+def test_a_name_that_was_another_grid_s(icbench: Icbench, write_grid: WriteGrid) -> None:
+    write_grid(SIX, "six.yaml")
+    write_grid("name: six\n" + SIX.replace("seeds: 3", "seeds: [9]"), "other.yaml")
+    assert icbench("sweep", "six.yaml").err == ""
+    assert "six was the name of another grid here" in icbench("sweep", "other.yaml").err
 
 
 def test_two_grids_share_their_runs(icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:

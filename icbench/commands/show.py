@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import math
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from icbench.commands import arguments
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pyarrow as pa
 
     from icbench.commands.arguments import Commands
     from icbench.layout import Layout
@@ -28,24 +30,33 @@ def run(args: argparse.Namespace) -> int:
 
     layout = results.existing(args.results)
     run_id = monitor.find(layout, args.run_id)
-    runs = results.load_runs(args.results, [run_id])
-    if runs.empty:
+    rows, epochs = (_records(results.read(layout, table, [run_id])) for table in ("runs", "epochs"))
+    if not rows:
         _show_unfinished(layout, run_id, as_json=args.json)
     else:
-        row = json.loads(runs.to_json(orient="records", date_format="iso", double_precision=15))[0]
+        row = rows[0]
         row["config"], row["norm_options"] = json.loads(row["config"]), json.loads(row["norm_options"])
-        _show_finished(row, results.load_epochs(args.results, [run_id]), as_json=args.json)
+        _show_finished(row, epochs, as_json=args.json)
     return 0
 
 
-def _show_finished(row: dict[str, Any], epochs: "pd.DataFrame", *, as_json: bool) -> None:
+def _records(rows: "pa.Table") -> list[dict[str, Any]]:
+    """The rows as JSON values: times in ISO 8601; null for what is not finite."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, datetime):
+            return value.isoformat()
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return [{name: plain(value) for name, value in row.items()} for row in rows.to_pylist()]
+
+
+def _show_finished(row: dict[str, Any], epochs: list[dict[str, Any]], *, as_json: bool) -> None:
     from icbench.console import console, print_json, print_table, table
 
+    curve_rows = [{name: value for name, value in epoch.items() if name != "run_id"} for epoch in epochs]
     if as_json:
-        print_json(
-            row
-            | {"epoch_rows": json.loads(epochs.drop(columns="run_id").to_json(orient="records", double_precision=15))}
-        )
+        print_json(row | {"epoch_rows": curve_rows})
         return
     out = console()
     config = row.pop("config")
@@ -59,16 +70,18 @@ def _show_finished(row: dict[str, Any], epochs: "pd.DataFrame", *, as_json: bool
         print_table(out, listing)
         out.print()
     curve = table("epochs")
-    for name in epochs.columns[1:]:
+    for name in curve_rows[0]:
         curve.add_column(name.replace("_", " "), justify="right")
-    for epoch in epochs.itertuples(index=False):
-        curve.add_row(*map(_in_words, epoch[1:]))
+    for epoch in curve_rows:
+        curve.add_row(*map(_in_words, epoch.values()))
     print_table(out, curve)
 
 
 def _in_words(value: Any) -> str:
     """A value for people: floats to four digits; `--json` has them all."""
     match value:
+        case None:
+            return "not finite"
         case bool():
             return "yes" if value else "no"
         case float():
@@ -85,7 +98,8 @@ def _show_unfinished(layout: "Layout", run_id: str, *, as_json: bool) -> None:
     from icbench.console import console, print_json
 
     beat, failure, log = monitor.beat(layout, run_id), monitor.failure(layout, run_id), layout.run(run_id).log
-    state = "failed" if failure else "running" if monitor.is_running(layout, run_id) else "interrupted"
+    idle = "interrupted" if layout.run(run_id).attempts.exists() else "waiting"
+    state = "failed" if failure else "running" if monitor.is_running(layout, run_id) else idle
     if as_json:
         more = {"kind": failure.kind, "message": failure.message, "traceback": failure.traceback} if failure else {}
         print_json(

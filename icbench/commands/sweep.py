@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from icbench.commands import arguments
 from icbench.commands.plan import compare, show
+from icbench.console import complain
 from icbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,10 +54,7 @@ def run(args: argparse.Namespace) -> int:
         _train(sweep, layout, machine, args)
     except (KeyboardInterrupt, BrokenPipeError):  # a reader that has gone away, such as `head`, ends a sweep as well
         again = shlex.join(["icbench", *sys.argv[1:]])
-        print(
-            f"\nInterrupted. Nothing is lost: each run goes on from its last checkpoint. To go on:\n  {again}",
-            file=sys.stderr,
-        )
+        complain(f"\nInterrupted. Nothing is lost: each run goes on from its last checkpoint. To go on:\n  {again}")
         return 130
     return _conclude(sweep, layout, args)
 
@@ -86,7 +84,8 @@ def _train(sweep: "Sweep", layout: "Layout", machine: "Profile", args: argparse.
     todo = compare(sweep, layout, retry_failed=args.retry_failed)
     # Finished results can be looked at where they cannot be written to.
     with suppress(OSError) if not todo.missing else nullcontext():
-        launch.record_sweep(layout, sweep)
+        if launch.record_sweep(layout, sweep):
+            complain(f"{sweep.name} was the name of another grid here; `icbench status` now shows this one under it.")
     if not todo.missing:
         return
     if args.retry_failed:
@@ -111,12 +110,13 @@ def _train(sweep: "Sweep", layout: "Layout", machine: "Profile", args: argparse.
 
 def _wait_for_others(sweep: "Sweep", layout: "Layout", progress: "Progress") -> None:
     """Return once no missing run is held by anybody else's worker; none of ours is at work any more."""
+    from icbench.console import plural
     from icbench.locks import is_free
 
     told = False
     while held := [i for i, _ in compare(sweep, layout).missing if not is_free(layout.run(i).lock)]:
         if not told:
-            progress.say(f"waiting for {len(held)} runs that another sweep is at")
+            progress.say(f"waiting for {plural(len(held), 'run')} that another sweep is at")
             told = True
         time.sleep(_WAIT_SECONDS)
 

@@ -27,11 +27,13 @@ def print_summary(sweep: Sweep, rows: list[CellRow], todo: Plan, layout: Layout)
     grid = table(f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name)
     for title, _ in columns:
         grid.add_column(title, no_wrap=title not in ("norm", "recipe"))
-    for title in ("seeds", "accuracy %", "vs baseline", "epochs\nto target", "diverged"):
+    contrasts = ("vs baseline", "epochs\nto target") if sweep.baselines else ()
+    for title in ("seeds", "accuracy %", *contrasts, "diverged"):
         grid.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         seeds = str(row.seeds) if row.seeds == row.seeds_wanted else f"{row.seeds} of {row.seeds_wanted}"
-        grid.add_row(*(of(row.config) for _, of in columns), seeds, *_figures(row))
+        figures = _figures(row) if sweep.baselines else (_accuracy(row),)
+        grid.add_row(*(of(row.config) for _, of in columns), seeds, *figures, str(row.diverged))
     print_table(out, grid)
     out.print()
     for note in _notes(sweep, rows):
@@ -58,7 +60,12 @@ def record(sweep: Sweep, rows: list[CellRow], todo: Plan, layout: Layout) -> dic
         "name": sweep.name,
         "question": sweep.question,
         "results": str(layout.root),
-        "cells": [row.record() for row in rows],
+        "finished": len(todo.finished),
+        "missing": len(todo.missing),
+        "cells": [
+            {**row.record(), "baseline_cell_id": sweep.baselines.get(row.cell_id), "run_ids": list(cell.run_ids)}
+            for row, cell in zip(rows, sweep.cells, strict=True)
+        ],
         "failed": [{"run_id": why.run_id, "kind": why.kind, "message": why.message} for why in failures],
     }
 
@@ -72,13 +79,13 @@ def _activation() -> str | None:
     return f". {shlex.quote(os.path.relpath(script) if script.is_relative_to(Path.cwd()) else str(script))}"
 
 
-def _figures(row: CellRow) -> list[str]:
-    return [
-        "" if row.accuracy is None else _percent(row.accuracy, signed=False),
-        "" if row.difference is None else _percent(row.difference, signed=True),
-        _epochs(row),
-        str(row.diverged),
-    ]
+def _figures(row: CellRow) -> tuple[str, ...]:
+    difference = "" if row.difference is None else _percent(row.difference, signed=True)
+    return _accuracy(row), difference, _epochs(row)
+
+
+def _accuracy(row: CellRow) -> str:
+    return "" if row.accuracy is None else _percent(row.accuracy, signed=False)
 
 
 def _percent(estimate: Estimate, *, signed: bool) -> str:
@@ -112,6 +119,8 @@ def _notes(sweep: Sweep, rows: list[CellRow]) -> list[str]:
         notes.append(
             "diverged: runs whose loss ceased to be finite; they count with the accuracy that they ended with."
         )
+    if any(row.diverged and row.cell_id in sweep.baselines.values() for row in rows):
+        notes.append("A baseline diverged: differences and targets are to a net that did not train.")
     if any(row.accuracy is not None and math.isnan(row.accuracy.half_width) for row in rows):
         notes.append("A single seed has no interval.")
     return notes
