@@ -168,8 +168,9 @@ class Cell:
     run_ids: tuple[str, ...]
 
     @classmethod
-    def of(cls, config: RunConfig, seeds: tuple[int, ...]) -> "Cell":
-        return cls(config, config.cell_id, seeds, tuple(config.run_id_of(seed) for seed in seeds))
+    def of(cls, config: RunConfig, seeds: tuple[int, ...], cell_id: str = "") -> "Cell":
+        """The cell of a configuration, whose cell id may be given if it is known already."""
+        return cls(config, cell_id or config.cell_id, seeds, tuple(config.run_id_of(seed) for seed in seeds))
 
     def runs(self) -> list[tuple[str, RunConfig]]:
         """Each run id with its configuration."""

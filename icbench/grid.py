@@ -108,7 +108,7 @@ def _cells(combinations: list[Fields], seeds: tuple[int, ...]) -> tuple[dict[str
             configs[cell_id], given[cell_id], wanted[cell_id] = config, [], {}
         given[cell_id].append(fields)
         wanted[cell_id].update(dict.fromkeys((fields["seed"].value,) if "seed" in fields else seeds))
-    return {cell_id: Cell.of(config, tuple(wanted[cell_id])) for cell_id, config in configs.items()}, given
+    return {cell_id: Cell.of(config, tuple(wanted[cell_id]), cell_id) for cell_id, config in configs.items()}, given
 
 
 def _elsewhere(key: str) -> str:
