@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The working files of one run, under `results/work/RUNID/`."""
+    """The working files of one run, in a results directory under `work/RUNID/`."""
 
     folder: Path
 
