@@ -3,7 +3,7 @@
 import io
 import pickle
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -139,22 +139,24 @@ def quiet(_: str) -> None:
     pass
 
 
+def pieces(
+    arrays: Arrays, train: tuple[str, ...], test: tuple[str, ...]
+) -> Iterator[tuple[str, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """Each file of an archive with its share of the images and labels."""
+    for split, names in (("train", train), ("test", test)):
+        images, labels = (np.array_split(arrays[f"{kind}_{split}"], len(names)) for kind in "xy")
+        yield from zip(names, images, labels, strict=True)
+
+
 def python_files(name: str, arrays: Arrays) -> dict[str, bytes]:
     """As the official archives hold them: pickled dictionaries with planes of pixels."""
     parts = catalog.load("datasets", name).ARCHIVES
     files = {}
-    for split, names in (("train", parts.python_train), ("test", parts.python_test)):
-        pieces = zip(
-            names,
-            np.array_split(arrays[f"x_{split}"], len(names)),
-            np.array_split(arrays[f"y_{split}"], len(names)),
-            strict=True,
+    for file, x, y in pieces(arrays, parts.python_train, parts.python_test):
+        planes = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+        files[file] = pickle.dumps(
+            {"data": planes, parts.python_labels: y.tolist(), "coarse_labels": [0] * len(y)}, protocol=2
         )
-        for file, x, y in pieces:
-            planes = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
-            files[file] = pickle.dumps(
-                {"data": planes, parts.python_labels: y.tolist(), "coarse_labels": [0] * len(y)}, protocol=2
-            )
     return files
 
 
@@ -162,18 +164,11 @@ def binary_files(name: str, arrays: Arrays) -> dict[str, bytes]:
     """As the official binary version: labels, then planes of pixels, one record after another."""
     parts = catalog.load("datasets", name).ARCHIVES
     files = {}
-    for split, names in (("train", parts.binary_train), ("test", parts.binary_test)):
-        pieces = zip(
-            names,
-            np.array_split(arrays[f"x_{split}"], len(names)),
-            np.array_split(arrays[f"y_{split}"], len(names)),
-            strict=True,
-        )
-        for file, x, y in pieces:
-            records = np.zeros((len(x), parts.binary_label_bytes + 3072), np.uint8)
-            records[:, parts.binary_label_bytes - 1] = y
-            records[:, parts.binary_label_bytes :] = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
-            files[file] = records.tobytes()
+    for file, x, y in pieces(arrays, parts.binary_train, parts.binary_test):
+        records = np.zeros((len(x), parts.binary_label_bytes + 3072), np.uint8)
+        records[:, parts.binary_label_bytes - 1] = y
+        records[:, parts.binary_label_bytes :] = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+        files[file] = records.tobytes()
     return files
 
 
