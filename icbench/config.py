@@ -14,7 +14,7 @@ from typing import Any
 from icbench.values import Scalar
 
 BLOCKS = ("basic", "bottleneck")
-PRECISIONS = ("float32", "tf32", "bfloat16")
+PRECISIONS = ("float32", "tf32", "bfloat16", "float64")
 SPLITS = ("test", "heldout")
 FILLS = ("edge", "zero")
 INITIALIZATIONS = ("he-truncated-normal", "he-normal", "torch-default")
@@ -71,15 +71,19 @@ class Recipe:
     convolution_bias: bool
     initialization: str
     downsample_padding: str
+    sync_batch_norm: bool
     norm_defaults: tuple[tuple[str, tuple[tuple[str, Scalar], ...]], ...] = field(compare=False)
     label: str = field(compare=False)
 
-    def canonical_json(self, block: str) -> str:
-        """The content that makes the run id of nets of `block`; `norm_defaults` enter it through the norm's options."""
-        return self._canonical_json[block]
+    def canonical_json(self, block: str, norm: str) -> str:
+        """The content that makes the run id of nets of `block` with `norm`.
+
+        `norm_defaults` enter the run id through the norm's options.
+        """
+        return self._canonical_json[block, norm == "batch"]
 
     @cached_property
-    def _canonical_json(self) -> dict[str, str]:
+    def _canonical_json(self) -> dict[tuple[str, bool], str]:
         content = {
             "augmentation": _fields(self.augmentation),
             "batch_size": self.batch_size,
@@ -95,7 +99,13 @@ class Recipe:
         }
         # Bottlenecks stride in 1x1 convolutions, which are not padded.
         unpadded = {key: value for key, value in content.items() if key != "downsample_padding"}
-        return {"basic": _json(content), "bottleneck": _json(unpadded)}
+        # Only batch normalisation has anything to synchronise, and the runs before this field did without.
+        synchronised = {"sync_batch_norm": True} if self.sync_batch_norm else {}
+        return {
+            (block, is_batch): _json(fields | (synchronised if is_batch else {}))
+            for block, fields in (("basic", content), ("bottleneck", unpadded))
+            for is_batch in (True, False)
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +138,12 @@ class RunConfig:
 
     def _spell(self, seed: str) -> str:
         # By hand, which json.dumps would take four times as long for: a grid may have 100,000 runs.
+        recipe = self.recipe.canonical_json(self.block, self.norm.name)
         dropout = "" if self.dropout is None else f'"dropout":{self.dropout!r},'
         return (
             f'{{"block":"{self.block}","dataset":"{self.dataset}","depth":{self.depth},{dropout}'
             f'"norm":{_variant_json(self.norm)},"ordering":"{self.ordering}","precision":"{self.precision}",'
-            f'"recipe":{self.recipe.canonical_json(self.block)},{seed}"split":"{self.split}","width":{self.width}}}'
+            f'"recipe":{recipe},{seed}"split":"{self.split}","width":{self.width}}}'
         )
 
     @property

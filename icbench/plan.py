@@ -8,6 +8,7 @@ from heapq import heapify, heapreplace
 from icbench import catalog
 from icbench.architecture import multiply_adds
 from icbench.config import RunConfig
+from icbench.errors import UserError
 from icbench.grid import Sweep
 
 Run = tuple[str, RunConfig]
@@ -51,6 +52,22 @@ def _cost_of_epoch(name: str, block: str, depth: int, width: int) -> float:
     forward: float = 2 * multiply_adds(block, depth, width, dataset.SHAPE, dataset.CLASSES)
     images: float = 3 * dataset.TRAIN_IMAGES + dataset.TEST_IMAGES
     return forward * images
+
+
+def smallest_batch(train_count: int, batch_size: int) -> int:
+    """The images in the smallest batch of an epoch, its last."""
+    return train_count % batch_size or batch_size
+
+
+def require_shares(train_count: int, batch_size: int, ranks: int) -> None:
+    """Raise UserError unless each of so many ranks has an image of every batch."""
+    images = smallest_batch(train_count, batch_size)
+    if images < ranks:
+        problem = (
+            f"{ranks} GPUs cannot share a batch of {images}: {train_count} training images in batches of {batch_size} "
+            f"leave {images} for the last."
+        )
+        raise UserError(problem, f"gpus_per_run should be at most {images}, or batch_size another.")
 
 
 def packs(runs: Collection[Run], count: int) -> list[Pack]:

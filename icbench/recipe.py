@@ -182,6 +182,7 @@ _PARSERS: dict[str, Callable[[Any, Path_, Any], Any]] = {
     "convolution_bias": typed("bool"),
     "initialization": choice(INITIALIZATIONS),
     "downsample_padding": choice(PADDINGS),
+    "sync_batch_norm": typed("bool"),
     "norm_defaults": _parse_norm_defaults,
 }
 FIELDS = tuple(_PARSERS)

@@ -65,6 +65,20 @@ def test_the_canonical_form(write_grid: Callable[..., Path]) -> None:
     }
 
 
+def test_more_goldens_and_what_they_are_of(write_grid: Callable[..., Path]) -> None:
+    """What came after the first ids: each is named in the canonical form, sorted like the rest."""
+    for text, (name, value), golden in (
+        (f"recipe: chen2019\n{CIFAR.replace('}', ', precision: float64}')}", ("precision", "float64"), "625e80894e74"),
+        (f"recipe: {{name: chen2019, sync_batch_norm: true}}\n{CIFAR}", ("sync_batch_norm", True), "2a7e7ac2f572"),
+    ):
+        ((run_id, config),) = grid.load(write_grid(text)).runs()
+        content = json.loads(config.canonical_json())
+        assert {**content, **content["recipe"]}[name] == value
+        assert config.canonical_json() == json.dumps(content, sort_keys=True, separators=(",", ":"))
+        assert run_id == golden
+        assert run_id not in GOLDEN.values()
+
+
 def test_a_cell_is_its_runs_without_the_seed(write_grid: Callable[..., Path]) -> None:
     sweep = grid.load(write_grid(f"recipe: chen2019\n{CIFAR}\nseeds: [5, 1]"))
     (cell,) = sweep.cells
@@ -90,6 +104,11 @@ def test_what_cannot_matter_is_dropped(write_grid: Callable[..., Path]) -> None:
     assert ids("digits") != ids("{name: digits, norm_defaults: {batch: {momentum: 0.2}}}")
     assert ids("digits") != ids("{name: digits, augmentation: {fill: edge}}")
     assert ids("digits") != ids("{name: digits, downsample_padding: symmetric}")
+    # Runs were first trained without, and only batch normalisation can be synchronised.
+    assert ids("digits") == ids("{name: digits, sync_batch_norm: false}")
+    assert ids("digits") != ids("{name: digits, sync_batch_norm: true}")
+    layer = ", norm: layer"
+    assert ids("digits", layer) == ids("{name: digits, sync_batch_norm: true}", layer)
     # Bottlenecks stride in convolutions of 1x1.
     deep = ", block: bottleneck"
     assert ids("digits", deep, 20) == ids("{name: digits, downsample_padding: symmetric}", deep, 20)

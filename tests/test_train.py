@@ -49,7 +49,7 @@ def digits(config: RunConfig) -> DeviceData:
 
 @dataclass
 class Watcher:
-    """Stops the training when it has been asked so often; keeps what it hears."""
+    """Stops the training when it has been asked so often, has it saved after so many steps; keeps what it hears."""
 
     stop_at: float = math.inf
     asked: int = 0
@@ -57,6 +57,8 @@ class Watcher:
     resumed_at: list[tuple[int, int]] = field(default_factory=list)
     rows: list[EpochRow] = field(default_factory=list)
     progress: list[float] = field(default_factory=list)
+    save_after: tuple[int, ...] = ()
+    saves: list[float] = field(default_factory=list)
 
     def resumed(self, epoch: int, step: int) -> None:
         self.resumed_at.append((epoch, step))
@@ -73,6 +75,12 @@ class Watcher:
     def should_stop(self) -> bool:
         self.asked += 1
         return self.asked > self.stop_at
+
+    def should_save(self) -> bool:
+        return len(self.progress) in self.save_after
+
+    def saved(self, epochs: float) -> None:
+        self.saves.append(epochs)
 
 
 Bits = tuple[list[tuple[float, ...]], dict[str, torch.Tensor]]

@@ -67,19 +67,21 @@ class DeviceData:
         flip = torch.randint(0, 2, (count,), generator=generator).bool() & self.augmentation.flip
         return EpochPlan(*(column.to(self.device) for column in (order, shifts[0], shifts[1], flip)))
 
-    def train_batch(self, plan: EpochPlan, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) float32, channels_last in memory, and labels (B,), of rows start..stop of the plan."""
+    def train_batch(
+        self, plan: EpochPlan, start: int, stop: int, dtype: torch.dtype = torch.float32
+    ) -> tuple[Tensor, Tensor]:
+        """Images (B, C, H, W), channels_last in memory, and labels (B,), of rows start..stop of the plan."""
         rows = plan.rows(start, stop)
         down = (rows.shift_down[:, None] + self._down)[:, :, None]
         columns = torch.where(rows.flip[:, None], self._right.flip(0), self._right)
         right = (rows.shift_right[:, None] + columns)[:, None, :]
         pixels = self.train_images[rows.order[:, None, None], down, right]
-        images = pixels.float().mul_(self.scale).sub_(self.train_mean[down, right])
+        images = pixels.to(dtype).mul_(self.scale).sub_(self.train_mean[down, right])
         return images.permute(0, 3, 1, 2), self.train_labels[rows.order]
 
-    def test_batch(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    def test_batch(self, start: int, stop: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """As `train_batch`, of test images start..stop, without augmentation."""
-        images = self.test_images[start:stop].float().mul_(self.scale).sub_(self.test_mean)
+        images = self.test_images[start:stop].to(dtype).mul_(self.scale).sub_(self.test_mean)
         return images.permute(0, 3, 1, 2), self.test_labels[start:stop]
 
     def _padded(self, images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

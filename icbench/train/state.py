@@ -15,7 +15,11 @@ from icbench import catalog
 from icbench.config import RunConfig
 from icbench.files import remove_leftovers, write_whole
 from icbench.nets.build import build
-from icbench.train import parameters, seeds
+from icbench.train import numerics, parameters, seeds
+from icbench.train.ranks import ALONE, Ranks
+
+# Part of every checkpoint's digest: one that another version of icbench laid out otherwise counts as damaged.
+_FORMAT = b"icbench checkpoint 2"
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class EpochRow:
 
 @dataclass
 class State:
-    """`epoch` is the one under way or next, from 1; `step` how many of its batches are done; `sums` over these:
-    the loss summed over images, and the correct answers. `seconds`: what this epoch took so far.
+    """`epoch` is the one under way or next, from 1; `step` how many of its batches are done; `sums` over these, or this
+    rank's shares of them: the loss summed over images, and the correct answers. `seconds`: what this epoch took so far.
     """
 
     net: torch.nn.Module
@@ -50,15 +54,16 @@ class State:
     rows: list[EpochRow] = field(default_factory=list)
 
     @classmethod
-    def fresh(cls, config: RunConfig, device: torch.device) -> "State":
-        """The state before the first step. Sets torch's global generator, which dropout draws from."""
+    def fresh(cls, config: RunConfig, device: torch.device, rank: int = 0) -> "State":
+        """A rank's state before the first step. Sets torch's global generator, which dropout draws from."""
         recipe = config.recipe
         torch.manual_seed(seeds.derive(config.seed, "initialization"))
-        net = build(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = build(config)
+        net.to(device, numerics.dtype(config.precision), memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = catalog.load("optimizers", recipe.optimizer.name).build(
             parameters.groups(net, recipe.weight_decay), recipe.learning_rate, **dict(recipe.optimizer.options)
         )
-        torch.manual_seed(seeds.derive(config.seed, "dropout"))
+        torch.manual_seed(seeds.derive(config.seed, "dropout", *([rank] if rank else [])))
         return cls(net, optimizer, torch.zeros(2, dtype=torch.float64, device=device))
 
     def end_epoch(self, row: EpochRow) -> None:
@@ -68,40 +73,62 @@ class State:
         self.seconds = 0.0
         self.sums.zero_()
 
-    def save(self, file: Path) -> None:
-        """Write a checkpoint, whole or not at all: the SHA-256 of the rest, then what `torch.save` makes of it."""
+    def save(self, file: Path, ranks: Ranks = ALONE) -> None:
+        """Have the first rank write a checkpoint of all, whole or not at all: a SHA-256, then what it is of."""
         content = {
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "sums": self.sums,
             "epoch": self.epoch,
             "step": self.step,
             "seconds": self.seconds,
             "rows": [asdict(row) for row in self.rows],
-            "cpu_random": torch.get_rng_state(),
-            "cuda_random": torch.cuda.get_rng_state() if self.sums.is_cuda else None,
+            "sums": ranks.gather(self.sums),
+            "cpu_random": ranks.gather(torch.get_rng_state()),
+            "cuda_random": ranks.gather(torch.cuda.get_rng_state()) if self.sums.is_cuda else None,
         }
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        data = buffer.getbuffer()
-        # Not durable: the digest tells a checkpoint that a power cut has damaged, and the run begins anew.
-        write_whole(file, lambda f: (f.write(hashlib.sha256(data).digest()), f.write(data)), durable=False)
+        if ranks.rank == 0:
+            buffer = io.BytesIO()
+            torch.save(content, buffer)
+            data = buffer.getbuffer()
+            # Not durable: the digest tells a checkpoint that a power cut has damaged, and the run begins anew.
+            write_whole(file, lambda f: (f.write(_digest(data)), f.write(data)), durable=False)
+        ranks.agree(False)  # the others wait until it is there
 
-    def restore(self, file: Path) -> bool:
-        """Take over a checkpoint. False, and the state is as before, where there is none or a damaged one."""
-        remove_leftovers(file)
-        if not file.exists():
+    def restore(self, stored: bytes | None, seed: int, ranks: Ranks = ALONE) -> bool:
+        """Take over what `read_checkpoint` read. False, and the state is as before, where that is none or damaged."""
+        if stored is None or _digest(memoryview(stored)[32:]) != stored[:32]:
             return False
-        data = file.read_bytes()
-        if hashlib.sha256(data[32:]).digest() != data[:32]:
-            return False
-        content: dict[str, Any] = torch.load(io.BytesIO(data[32:]), map_location="cpu", weights_only=True)
+        content: dict[str, Any] = torch.load(io.BytesIO(stored[32:]), map_location="cpu", weights_only=True)
         self.net.load_state_dict(content["net"])
         self.optimizer.load_state_dict(content["optimizer"])
-        self.sums.copy_(content["sums"])
         self.epoch, self.step, self.seconds = content["epoch"], content["step"], content["seconds"]
         self.rows = [EpochRow(**row) for row in content["rows"]]
-        torch.set_rng_state(content["cpu_random"])
-        if self.sums.is_cuda and content["cuda_random"] is not None:
-            torch.cuda.set_rng_state(content["cuda_random"])
+        self._restore_share(content, seed, ranks)
         return True
+
+    def _restore_share(self, content: dict[str, Any], seed: int, ranks: Ranks) -> None:
+        """Take over the sums and random states; by another number of ranks, the first takes all sums over."""
+        rank, size = ranks.rank, len(content["sums"])
+        if size == ranks.size:
+            self.sums.copy_(content["sums"][rank])
+        elif rank == 0:
+            self.sums.copy_(content["sums"].sum(0))
+        if rank >= size:
+            torch.manual_seed(seeds.derive(seed, "dropout", rank, self.epoch, self.step))
+            return
+        # Clones: torch crashes on states that are not aligned in memory as a tensor of their own is.
+        torch.set_rng_state(content["cpu_random"][rank].clone())
+        if self.sums.is_cuda and content["cuda_random"] is not None:
+            torch.cuda.set_rng_state(content["cuda_random"][rank].clone())
+
+
+def read_checkpoint(file: Path, ranks: Ranks = ALONE) -> bytes | None:
+    """The checkpoint as the first rank finds it, for all ranks; None where there is none."""
+    if ranks.rank > 0:
+        return ranks.broadcast(None)
+    remove_leftovers(file)
+    return ranks.broadcast(file.read_bytes() if file.exists() else None)
+
+
+def _digest(data: memoryview) -> bytes:
+    return hashlib.sha256(_FORMAT + data).digest()
