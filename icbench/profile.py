@@ -1,39 +1,110 @@
-"""How the machine is to be used: never part of a run's identity."""
+"""How a machine or a cluster is to be used: never part of a run's identity."""
 
-import os
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from icbench.errors import UserError, suggest
-from icbench.values import TYPES
+from icbench.machine import cores, visible_gpus
+from icbench.values import TYPES, Scalar
 from icbench.yamlfile import Mistake, read
 
-_EXECUTORS = ("local",)
-_MOST = 4096  # workers, and threads of each
+EXECUTORS = ("local", "slurm")
 _DEVICES = ("auto", "cpu", "cuda")
+CHECKPOINT_MINUTES = 10.0
+_MOST = 4096  # workers, threads, nodes, GPUs of one of them
 
 
 @dataclass(frozen=True)
-class Profile:
-    """workers: processes that train at the same time. threads: CPU threads of each. gpus: the names, as
+class Local:
+    """This machine. workers: processes that train at the same time. threads: CPU threads of each. gpus: the names, as
     CUDA_VISIBLE_DEVICES has them, of those that workers share; none to train on the CPU.
     """
 
-    executor: str
+    executor: ClassVar[str] = "local"
     workers: int
     threads: int
     gpus: tuple[str, ...]
+    checkpoint_minutes: float
+
+    ranks: ClassVar[int] = 1
 
     @property
     def device(self) -> str:
         return "cuda" if self.gpus else "cpu"
 
+    def packs(self, runs: int) -> int:
+        """How many packs so many runs are dealt into: one a worker."""
+        return min(self.workers, runs)
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """A SLURM cluster. A job is `nodes` nodes of `gpus_per_node` GPUs; each GPU is shared by `runs_per_gpu` slots, or
+    `gpus_per_run` of them, also of several nodes, are one slot. time_limit: minutes. jobs: into how many jobs the
+    runs are dealt at most, of which `max_jobs_at_once` run at a time.
+    """
+
+    executor: ClassVar[str] = "slurm"
+    time_limit: int
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    nodes: int = 1
+    gpus_per_node: int = 1
+    gpu_type: str | None = None
+    cpus_per_gpu: int = 1
+    mem_per_gpu: str | None = None
+    runs_per_gpu: int = 1
+    gpus_per_run: int = 1
+    runs_per_node: int = 1
+    max_jobs_at_once: int = 8
+    jobs: int | None = None
+    threads: int = 1
+    device: str = "cuda"
+    signal_seconds: int = 90
+    checkpoint_minutes: float = CHECKPOINT_MINUTES
+    setup: tuple[str, ...] = ()
+    sbatch: tuple[tuple[str, Scalar], ...] = ()
+
+    @property
+    def tasks_per_node(self) -> int:
+        """Processes of a job on each node: one for each share of a GPU, or `runs_per_node` where there are none."""
+        return self.gpus_per_node * self.runs_per_gpu if self.gpus_per_node else self.runs_per_node
+
+    @property
+    def cpus_per_task(self) -> int:
+        return max(self.threads, self.cpus_per_gpu // self.runs_per_gpu if self.gpus_per_node else 1)
+
+    @property
+    def ranks(self) -> int:
+        """Processes that train one run together."""
+        return self.gpus_per_run
+
+    @property
+    def slots(self) -> int:
+        """Runs that a job trains at the same time."""
+        return self.nodes * self.tasks_per_node // self.ranks
+
+    def jobs_for(self, runs: int) -> int:
+        """How many jobs so many runs are dealt into: no slot is without a run as long as there are enough."""
+        return min(self.jobs or self.max_jobs_at_once, -(-runs // self.slots))
+
+    def packs(self, runs: int) -> int:
+        """How many packs so many runs are dealt into: one a slot."""
+        return min(self.jobs_for(runs) * self.slots, runs)
+
+
+Profile = Local | Slurm
+
 
 def load(name: str) -> Profile:
     """The built-in profile `local`, or the one in a YAML file. Raises UserError for any mistake in it."""
     if name == "local":
-        return _profile({})
+        return _local({})
     file = Path(name)
     if not file.exists() and file.suffix not in (".yaml", ".yml"):
         remedy = "Write local, or the path of a profile's YAML file, such as slurm/workstation.yaml."
@@ -41,68 +112,221 @@ def load(name: str) -> Profile:
     document = read(file)
     try:
         if not isinstance(document.data, dict):
-            raise Mistake(
-                (), "the file holds no profile.", f"A profile maps some of these to values: {', '.join(_FIELDS)}."
-            )
-        return _profile(document.data)
+            fields = ", ".join(["executor", *_LOCAL])
+            raise Mistake((), "the file holds no profile.", f"A profile maps some of these to values: {fields}.")
+        executor = _word(EXECUTORS)(document.data.get("executor", "local"), "executor")
+        return _slurm(document.data) if executor == "slurm" else _local(document.data)
     except Mistake as mistake:
         raise document.error(mistake) from None
 
 
-_FIELDS = ("executor", "workers", "threads", "device")
+_Parser = Callable[[Any, str], Any]
 
 
-def _profile(data: dict[str, Any]) -> Profile:
-    for key in data:
-        if key not in _FIELDS:
-            raise Mistake((key,), f"a profile has no field {key!r}.", suggest(key, _FIELDS))
-    executor = _word(data, "executor", _EXECUTORS)
-    device = _word(data, "device", _DEVICES)
+def _word(valid: tuple[str, ...]) -> _Parser:
+    def parse(value: object, key: str) -> str:
+        if value not in valid:
+            raise Mistake((key,), f"{key}: there is no {value!r}.", suggest(value, valid))
+        return str(value)
+
+    return parse
+
+
+def _number(type_name: str, *, most: int = _MOST, automatic: bool = False) -> _Parser:
+    """A parser for a number of a type of icbench/values.py; with `automatic`, also for the word auto, as None."""
+    otherwise = ", or auto" if automatic else ""
+
+    def parse(value: object, key: str) -> int | float | None:
+        if automatic and value == "auto":
+            return None
+        try:
+            number = TYPES[type_name].parse(value)
+        except ValueError as error:
+            raise Mistake((key,), f"{key}: {error}{otherwise}.") from None
+        assert isinstance(number, int | float)
+        if number > most:
+            raise Mistake((key,), f"{key}: {number} is beyond any machine.", f"At most: {most:,}{otherwise}.")
+        return number
+
+    return parse
+
+
+def _text(value: object, key: str) -> str:
+    """A word for sbatch, where a number can be one too: a partition may be called 4."""
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value) or "\n" in str(value):
+        raise Mistake((key,), f"{key}: {value!r} should be a word.")
+    return str(value)
+
+
+_TIME = re.compile(
+    r"(?:(?P<days>\d+)-(?P<hours_of_day>\d+)(?::(?P<minutes_of_day>\d+)(?::(?P<seconds_of_day>\d+))?)?"
+    r"|(?P<hours>\d+):(?P<minutes>\d+):(?P<seconds>\d+)|(?P<only_minutes>\d+)(?::(?P<only_seconds>\d+))?)"
+)
+
+
+def _minutes(value: object, key: str) -> int:
+    """A time limit as sbatch reads it, in whole minutes, rounded up."""
+    match = _TIME.fullmatch(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    parts = {name: int(text) for name, text in match.groupdict().items() if text} if match else {}
+    hours = 24 * parts.get("days", 0) + parts.get("hours_of_day", 0) + parts.get("hours", 0)
+    minutes = 60 * hours + sum(parts.get(name, 0) for name in ("minutes_of_day", "minutes", "only_minutes"))
+    seconds = 60 * minutes + sum(parts.get(name, 0) for name in ("seconds_of_day", "seconds", "only_seconds"))
+    if not 0 < seconds < 60 * 10**7:
+        remedy = "Write it as for sbatch: 90 (minutes), 1:30:00, 2-00:00:00 (days-hours:minutes:seconds)."
+        raise Mistake((key,), f"{key}: {value!r} is no time above 0.", remedy)
+    return -(-seconds // 60)
+
+
+def _memory(value: object, key: str) -> str:
+    if isinstance(value, bool) or not re.fullmatch(r"[1-9]\d*[KMGTkmgt]?", str(value)):
+        raise Mistake((key,), f"{key}: {value!r} is no amount of memory.", "Write it as for sbatch: 32G, 4000M.")
+    return str(value)
+
+
+def _lines(value: object, key: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
+        raise Mistake((key,), f"{key}: {value!r} should be a list of shell commands.", 'As in ["module load cuda"].')
+    return tuple(value)
+
+
+# sbatch's options that the profile's fields, or icbench itself, set: option -> what to do instead.
+_TAKEN = {
+    **{name: f"Use the profile's field {name}." for name in ("partition", "account", "qos", "constraint", "nodes")},
+    "time": "Use the profile's field time_limit.",
+    "gres": "Use the profile's fields gpus_per_node and gpu_type.",
+    **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-task"), "Use the profile's fields gpus_per_node and gpu_type."),
+    **dict.fromkeys(("cpus-per-task", "cpus-per-gpu"), "Use the profile's field cpus_per_gpu, or threads."),
+    "mem-per-gpu": "Use the profile's field mem_per_gpu.",
+    "signal": "Use the profile's field signal_seconds.",
+    **dict.fromkeys(("ntasks", "ntasks-per-node", "ntasks-per-gpu"), "It follows from runs_per_gpu or runs_per_node."),
+    **dict.fromkeys(
+        ("array", "dependency", "output", "error", "open-mode", "job-name", "comment", "wckey", "requeue",
+         "no-requeue", "chdir", "export", "wrap", "wait", "parsable", "test-only", "begin", "hold"),
+        "icbench sets it, or relies on its default.",
+    ),
+}  # fmt: skip
+
+
+def _sbatch(value: object, key: str) -> tuple[tuple[str, Scalar], ...]:
+    if not isinstance(value, dict):
+        raise Mistake((key,), f"{key}: {value!r} should map options to values.", "As in {reservation: mine}.")
+    for option, given in value.items():
+        path = (key, option)
+        if not re.fullmatch(r"[a-z][a-z0-9-]+", option):
+            raise Mistake(path, f"{option!r} is no option of sbatch.", "Write its long name without the dashes.")
+        if option in _TAKEN:
+            raise Mistake(path, f"the option {option!r} is not for sbatch: here.", _TAKEN[option])
+        if not isinstance(given, bool | int | float | str) or given is False or "\n" in str(given):
+            raise Mistake(path, f"{option}: {given!r} should be a word, a number, or true where it takes no value.")
+    return tuple(sorted(value.items()))
+
+
+# What a GPU lets one do with it, and what is needed to look after it.
+_SHARED: dict[str, _Parser] = {
+    "device": _word(_DEVICES),
+    "checkpoint_minutes": _number("PositiveFloat", most=10**6),
+}
+_LOCAL: dict[str, _Parser] = {
+    "workers": _number("PositiveInt", automatic=True),
+    "threads": _number("PositiveInt", automatic=True),
+    **_SHARED,
+}
+_SLURM: dict[str, _Parser] = {
+    "time_limit": _minutes,
+    **dict.fromkeys(("partition", "account", "qos", "constraint", "gpu_type"), _text),
+    **dict.fromkeys(("nodes", "cpus_per_gpu", "runs_per_gpu", "gpus_per_run", "runs_per_node"), _number("PositiveInt")),
+    "gpus_per_node": _number("NonNegativeInt"),
+    "mem_per_gpu": _memory,
+    "max_jobs_at_once": _number("PositiveInt", most=10**6),
+    "jobs": _number("PositiveInt", most=10**6, automatic=True),
+    "threads": _number("PositiveInt", automatic=True),
+    "signal_seconds": _number("PositiveInt", most=65535),  # sbatch's own limit
+    "setup": _lines,
+    "sbatch": _sbatch,
+    **_SHARED,
+}
+
+
+def _parse(data: Mapping[str, Any], parsers: Mapping[str, _Parser], other: Mapping[str, _Parser], executor: str) -> Any:
+    """The fields that were given, parsed. A field left empty is as if it were not there."""
+    fields: dict[str, Any] = {}
+    for key, value in data.items():
+        if key == "executor":
+            continue
+        if key not in parsers:
+            elsewhere = f" for executor {executor}" if key in other else ""
+            raise Mistake((key,), f"a profile{elsewhere} has no field {key!r}.", suggest(key, ["executor", *parsers]))
+        if value is not None:
+            fields[key] = parsers[key](value, key)
+    return fields
+
+
+def _local(data: Mapping[str, Any]) -> Local:
+    fields = _parse(data, _LOCAL, _SLURM, "local")
     present = visible_gpus()
+    device = fields.get("device", "auto")
     if device == "cuda" and not present:
         raise Mistake(
             ("device",), "device: cuda, but this machine shows no NVIDIA GPU.", "Write device: auto or device: cpu."
         )
     gpus = present if device != "cpu" else ()
-    threads = _count(data, "threads", 1)
-    workers = _count(data, "workers", len(gpus) or max(1, cores() // threads))
-    return Profile(executor, workers, threads, gpus)
+    threads = fields.get("threads") or 1
+    workers = fields.get("workers") or len(gpus) or max(1, cores() // threads)
+    return Local(workers, threads, gpus, fields.get("checkpoint_minutes", CHECKPOINT_MINUTES))
 
 
-def _word(data: dict[str, Any], key: str, valid: tuple[str, ...]) -> str:
-    value = data.get(key, valid[0])
-    if value not in valid:
-        raise Mistake((key,), f"{key}: there is no {value!r}.", suggest(value, valid))
-    return str(value)
+def _slurm(data: Mapping[str, Any]) -> Slurm:
+    fields = _parse(data, _SLURM, _LOCAL, "slurm")
+    if "time_limit" not in fields:
+        remedy = "Write, say, time_limit: 4:00:00; a job that reaches it goes on in the next."
+        raise Mistake(("executor",), "a profile for executor slurm needs a time_limit.", remedy)
+    fields["threads"] = fields.get("threads") or 1
+    # Half of a very short job's time, as in trials.
+    fields.setdefault("signal_seconds", min(Slurm.signal_seconds, 30 * fields["time_limit"]))
+    gpus = fields.get("gpus_per_node", 1)
+    if fields.get("device", "auto") == "auto":
+        fields["device"] = "cuda" if gpus else "cpu"
+    profile = Slurm(**fields)
+    _check_gpus(profile, fields)
+    if profile.signal_seconds >= 60 * profile.time_limit:
+        raise Mistake(
+            ("signal_seconds",),
+            f"signal_seconds: {profile.signal_seconds} s before the end of a job of {profile.time_limit} min "
+            "is before its beginning.",
+            "Write fewer seconds or a longer time_limit.",
+        )
+    return profile
 
 
-def _count(data: dict[str, Any], key: str, automatic: int) -> int:
-    value = data.get(key, "auto")
-    if value == "auto":
-        return automatic
-    try:
-        number = int(TYPES["PositiveInt"].parse(value))
-    except ValueError as error:
-        raise Mistake((key,), f"{key}: {error}, or auto.") from None
-    if number > _MOST:
-        raise Mistake((key,), f"{key}: {number} is beyond any machine.", f"At most: {_MOST:,}, or auto.")
-    return number
-
-
-def cores() -> int:
-    """The CPU cores that this process may use: those it is bound to, and no more than its SLURM job was given."""
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    given = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE", "")
-    # A cluster need not bind its jobs to their cores; two jobs on one node must not take it twice.
-    return min(bound, int(given)) if given.isdigit() and given != "0" else bound
-
-
-def visible_gpus() -> tuple[str, ...]:
-    """The NVIDIA GPUs that CUDA programs started here would see, by name, without starting CUDA."""
-    present = sum(path.name.removeprefix("nvidia").isdigit() for path in Path("/dev").glob("nvidia*"))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None or not present:
-        # CUDA numbers those that it finds from 0, whatever the devices are called: a container may have nvidia3 alone.
-        return tuple(map(str, range(present)))
-    names = (name.strip() for name in visible.split(","))
-    return tuple(name for name in names if name and name != "-1")
+def _check_gpus(profile: Slurm, fields: Mapping[str, Any]) -> None:
+    """What fits together of the fields that say who uses which GPU."""
+    if not profile.gpus_per_node:
+        for key in ("gpu_type", "cpus_per_gpu", "mem_per_gpu", "runs_per_gpu", "gpus_per_run"):
+            if key in fields:
+                remedy = "Nodes without GPUs have runs_per_node and threads."
+                raise Mistake((key,), f"{key} means nothing where gpus_per_node is 0.", remedy)
+        if profile.device == "cuda":
+            raise Mistake(("device",), "device: cuda, but gpus_per_node is 0.", "Write device: auto or device: cpu.")
+    elif "runs_per_node" in fields:
+        raise Mistake(("runs_per_node",), "runs_per_node is for nodes without GPUs.", "Use runs_per_gpu.")
+    if profile.gpus_per_run > 1:
+        if profile.runs_per_gpu > 1:
+            raise Mistake(
+                ("runs_per_gpu",),
+                "several runs cannot share a GPU (runs_per_gpu) where a run has several (gpus_per_run).",
+                "Leave one of the two at 1.",
+            )
+        across, within = profile.gpus_per_run % profile.gpus_per_node, profile.gpus_per_node % profile.gpus_per_run
+        if (across and within) or (profile.nodes * profile.gpus_per_node) % profile.gpus_per_run:
+            raise Mistake(
+                ("gpus_per_run",),
+                f"gpus_per_run: {profile.gpus_per_run} does not fit {profile.nodes} x {profile.gpus_per_node} GPUs.",
+                "A run has an even part of a node's GPUs, or all GPUs of an even part of the job's nodes.",
+            )
+    if profile.gpus_per_node and profile.threads > max(1, profile.cpus_per_gpu // profile.runs_per_gpu):
+        raise Mistake(
+            ("threads",),
+            f"threads: {profile.threads} for each run, but cpus_per_gpu gives it "
+            f"{profile.cpus_per_gpu} / {profile.runs_per_gpu} cores.",
+            "Write fewer threads or more cpus_per_gpu.",
+        )
