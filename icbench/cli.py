@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import TextIO
 
 from icbench import __version__
-from icbench.commands import compact, data, list_, plan, show, status, sweep
+from icbench.commands import arguments, cancel, compact, data, doctor, list_, logs, plan, show, status, sweep
 from icbench.console import complain
 from icbench.errors import IcbenchError
 
-_COMMANDS = (sweep, plan, status, show, list_, compact, data)
+_COMMANDS = (sweep, plan, status, show, logs, cancel, list_, compact, data, doctor)
 _EXIT_INTERRUPTED = 130
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0: done, 1: some run failed, 2: the user's mistake, 130: interrupted."""
     _prepare_streams()
     parser = _parser()
-    parsed = parser.parse_args(arguments)
+    given = sys.argv[1:] if words is None else words
+    parsed = parser.parse_args([f"{word}={arguments.ANY_KIND}" if word == "--retry-failed" else word for word in given])
     if "run" not in parsed:
         parser.print_help()
         return 0

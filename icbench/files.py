@@ -3,9 +3,13 @@
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
+
+# Less than a checkpoint needs.
+_LITTLE_SPACE = 2**18
 
 
 def write_whole(target: Path, write: Callable[[IO[bytes]], object], *, durable: bool = True) -> None:
@@ -33,6 +37,11 @@ def write_json(target: Path, value: Any, *, durable: bool = True) -> None:
     """Write `value` as JSON, whole or not at all."""
     text = json.dumps(value, indent=1, allow_nan=False)
     write_whole(target, lambda file: file.write(text.encode()), durable=durable)
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the file system of a folder has no space to speak of left."""
+    return shutil.disk_usage(folder).free < _LITTLE_SPACE
 
 
 def remove_leftovers(target: Path) -> None:

@@ -1,30 +1,29 @@
-"""Packs -> submitit jobs on this machine; the ledger of what was submitted; how the workers fare."""
+"""Packs -> submitit jobs on this machine, and how their workers fare."""
 
-import json
 import os
 import pickle
-import secrets
 import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from icbench import ledger
 from icbench.errors import IcbenchError
-from icbench.files import read_json, write_json, write_whole
-from icbench.grid import Sweep
+from icbench.events import Event, Follower
+from icbench.files import is_full, write_whole
 from icbench.layout import Layout, SubmissionFiles
 from icbench.locks import Lock
 from icbench.plan import Pack
-from icbench.profile import Profile
-from icbench.worker import Assignment, work
+from icbench.profile import Local
+from icbench.work.assignment import Assignment
+from icbench.work.worker import work
 
-Event = dict[str, Any]
 _POLL_SECONDS = 0.1
+_HEARTBEAT_SECONDS = 1.0
 # Long enough for a worker to end the step it is in and store a checkpoint.
 _GRACE_SECONDS = 60.0
 # submitit's own limit is for clusters; here the sweep decides.
@@ -34,25 +33,12 @@ _FOREVER_MINUTES = 60 * 24 * 366 * 10
 _MAX_STILLBORN = {"raised": 2, "killed": 10}
 
 
-def record_sweep(layout: Layout, sweep: Sweep) -> bool:
-    """Write the grid as submitted, and which runs it names, under `sweeps/NAME/`.
-
-    Returns whether that name was another grid's: one that shares no run with this.
-    """
-    files = layout.sweep(sweep.name)
-    before = (read_json(files.manifest) or {}).get("run_ids", [])
-    files.folder.mkdir(parents=True, exist_ok=True)
-    write_whole(files.grid, lambda file: file.write(sweep.text.encode()))
-    write_json(files.manifest, {"name": sweep.name, "question": sweep.question, "run_ids": sweep.run_ids})
-    return bool(before) and set(before).isdisjoint(sweep.run_ids)
-
-
 @dataclass
 class _Worker:
-    """A submitit job and how far its file of events has been read."""
+    """A submitit job and its events."""
 
     job: Any
-    position: int
+    events: Follower
     pid: int | None = None
     current: str | None = None
     began_any: bool = False
@@ -66,14 +52,15 @@ class LocalJobs:
     layout: Layout
     sweep: str
     packs: list[Pack]
-    profile: Profile
+    profile: Local
     data: Path | None
-    submission: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}")
+    _entry: ledger.Entry = field(init=False)
     _workers: dict[int, _Worker] = field(default_factory=dict)
     _jobs: list[str] = field(default_factory=list)
     _stillborn: Counter[str] = field(default_factory=Counter)
 
     def __enter__(self) -> "LocalJobs":
+        self._entry = ledger.Entry.new(self.sweep, self.profile, self.packs)
         files = self._files
         files.submitit.mkdir(parents=True)
         write_whole(files.packs, lambda file: pickle.dump(self.packs, file))
@@ -106,9 +93,11 @@ class LocalJobs:
         while not all(worker.over for worker in self._workers.values()):
             for index, worker in list(self._workers.items()):
                 gone = worker.job.done()  # asked before reading, so that nothing it wrote is missed
-                yield from self._read(index, worker)
+                for event in worker.events.read():
+                    self._note(worker, event)
+                    yield event
                 if gone and not worker.over:
-                    yield {"event": "death", "run_id": worker.current, "worker": index}
+                    yield {"event": "death", "run_id": worker.current}
                     self._replace(index, worker)
             yield None
             time.sleep(_POLL_SECONDS)
@@ -130,7 +119,7 @@ class LocalJobs:
 
     @property
     def _files(self) -> SubmissionFiles:
-        return self.layout.sweep(self.sweep).submission(self.submission)
+        return self.layout.sweep(self.sweep).submission(self._entry.submission)
 
     def _start(self, index: int) -> None:
         import submitit
@@ -139,11 +128,15 @@ class LocalJobs:
         assignment = Assignment(
             results=self.layout.root.resolve(),
             sweep=self.sweep,
-            submission=self.submission,
+            submission=self._entry.submission,
             index=index,
             data=None if self.data is None else self.data.resolve(),
             threads=self.profile.threads,
+            device=self.profile.device,
             gpu=gpus[index % len(gpus)] if gpus else None,
+            checkpoint_minutes=self.profile.checkpoint_minutes,
+            heartbeat_seconds=_HEARTBEAT_SECONDS,
+            incarnation=self._entry.submission,
         )
         executor = submitit.LocalExecutor(folder=self._files.submitit.resolve())
         executor.update_parameters(timeout_min=_FOREVER_MINUTES)
@@ -153,29 +146,10 @@ class LocalJobs:
         try:
             events = self._files.events(index)
             position = events.stat().st_size if events.exists() else 0
-            self._workers[index] = _Worker(executor.submit(work, assignment), position)
+            self._workers[index] = _Worker(executor.submit(work, assignment), Follower(events, position))
             self._jobs.append(str(self._workers[index].job.job_id))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, previous)
-
-    def _read(self, index: int, worker: _Worker) -> Iterator[Event]:
-        """The whole lines that a worker has written since the last look."""
-        file = self._files.events(index)
-        if not file.exists():
-            return
-        with file.open("rb") as stream:
-            stream.seek(worker.position)
-            content = stream.read()
-        for line in content.splitlines(keepends=True):
-            if not line.endswith(b"\n"):
-                return
-            worker.position += len(line)
-            try:
-                event: Event = json.loads(line)
-            except ValueError:  # torn by a death, then continued by the replacement
-                continue
-            self._note(worker, event)
-            yield event | {"worker": index}
 
     def _note(self, worker: _Worker, event: Event) -> None:
         match event["event"]:
@@ -191,18 +165,19 @@ class LocalJobs:
                 worker.over = True
             case "halted":
                 worker.over = True
-                raise IcbenchError(
-                    f"the workers cannot write results: {event['reason']}. "
-                    "Mend that, then type the same command again; nothing is lost."
-                )
+                raise cannot_write(event["reason"])
 
     def _replace(self, index: int, worker: _Worker) -> None:
+        if is_full(self.layout.root):  # then it could not even say so
+            raise cannot_write(f"no space left on the device of {self.layout.root}")
         if not worker.began_any:
             how = "raised" if worker.job.paths.result_pickle.exists() else "killed"
             self._stillborn[how] += 1
         if any(self._stillborn[how] >= limit for how, limit in _MAX_STILLBORN.items()):
             worker.over = True
-            raise IcbenchError(f"workers end before they begin a run. The last one said:\n{_last_words(worker.job)}")
+            raise IcbenchError(
+                f"workers end before they begin a run. The last one said:\n{last_words(worker.job.paths.stderr)}"
+            )
         self._start(index)
         self._record()
 
@@ -214,22 +189,19 @@ class LocalJobs:
 
     def _record(self) -> None:
         """Enter the submission in the ledger; again whenever a job replaces one whose worker died."""
-        entry = {
-            "submission": self.submission,
-            "submitted_at": datetime.now(UTC).isoformat(),
-            "profile": asdict(self.profile),
-            "jobs": self._jobs,
-            "packs": [[run_id for run_id, _ in pack] for pack in self.packs],
-        }
-        ledger = self.layout.sweep(self.sweep).ledger
-        ledger.mkdir(exist_ok=True)
-        write_json(ledger / f"{self.submission}.json", entry)
+        ledger.write(self.layout, self._entry.with_jobs(self._jobs))
 
 
-def _last_words(job: Any) -> str:
+def cannot_write(reason: str) -> IcbenchError:
+    """What to say when workers cannot write their results."""
+    remedy = "Mend that, then type the same command again; nothing is lost."
+    return IcbenchError(f"the workers cannot write results: {reason}. {remedy}")
+
+
+def last_words(file: Path, lines: int = 15) -> str:
     """The end of what a job wrote to its standard error."""
     try:
-        lines = job.paths.stderr.read_text(encoding="utf-8", errors="replace").splitlines()
+        content = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return "(nothing)"
-    return "\n".join(lines[-15:]) or "(nothing)"
+    return "\n".join(content[-lines:]) or "(nothing)"

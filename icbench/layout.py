@@ -26,7 +26,7 @@ class RunFiles:
 
     @property
     def attempts(self) -> Path:
-        """How often a worker began this run, and how often in a row they died before they ended an epoch, as JSON."""
+        """How often a worker began this run, and how often in a row they got nowhere, as JSON; see attempts.py."""
         return self.folder / "attempts.json"
 
     @property
@@ -75,6 +75,14 @@ class SubmissionFiles:
         """The packs of runs, pickled: worker k does pack k first, then helps with the others."""
         return self.folder / "packs.pickle"
 
+    def slot(self, index: int) -> Path:
+        """Held (flock) by the first process of a SLURM job's slot while it looks after its worker."""
+        return self.folder / f"slot-{index}.lock"
+
+    def rendezvous(self, index: int) -> Path:
+        """Where the ranks of slot `index` find each other."""
+        return self.folder / f"rendezvous-{index}.json"
+
     @property
     def lifeline(self) -> Path:
         """Held (flock) by the sweep; workers whose lifeline is let go of store a checkpoint and end."""
@@ -102,6 +110,16 @@ class Layout:
     @property
     def sweeps(self) -> Path:
         return self.root / "sweeps"
+
+    @property
+    def code(self) -> Path:
+        """icbench's code as it was at some submission, a folder for each state of it."""
+        return self.root / "code"
+
+    @property
+    def submitting(self) -> Path:
+        """Held (flock) while a sweep looks at what live jobs will do and submits the rest."""
+        return self.sweeps / ".submitting"
 
     @property
     def work(self) -> Path:

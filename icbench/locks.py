@@ -3,10 +3,12 @@
 import fcntl
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 # Somebody who merely looks (`is_free`) holds a lock for some microseconds: a refusal is believed after some looks.
 _WAITS = (0.001, 0.005, 0.02)
+_LOOK_SECONDS = 0.2
 
 
 class Lock:
@@ -32,6 +34,17 @@ class Lock:
             raise
         os.close(descriptor)
         return None
+
+    @classmethod
+    def wait(cls, file: Path, *, told: Callable[[], None]) -> "Lock":
+        """The lock, once whoever holds it lets go of it; `told` is called once if that takes a while."""
+        lock = cls.take(file)
+        if lock is None:
+            told()
+        while lock is None:
+            time.sleep(_LOOK_SECONDS)
+            lock = cls.take(file)
+        return lock
 
     def release(self) -> None:
         os.close(self._descriptor)

@@ -1,31 +1,36 @@
-"""What is running, what failed and why, from the results directory alone."""
+"""What is running, what waits, what failed and why: the results directory, joined with SLURM's queue and accounting."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from icbench import kinds
+from icbench.cluster import slurm, submissions
+from icbench.cluster.submissions import Live
 from icbench.errors import UserError
-from icbench.files import read_json
+from icbench.files import is_full, read_json
 from icbench.layout import Layout
 from icbench.locks import is_free
-from icbench.results import existing, finished
+from icbench.results import existing, finished, read
+from icbench.work.attempts import Attempts
 
 
 @dataclass(frozen=True)
 class Beat:
-    """A run's last sign of life: epochs done of all, seconds left by its pace, and where."""
+    """A run's last sign of life: epochs done of all, seconds left by its pace, and where. job: SLURM's id, if one."""
 
     run_id: str
     done: float
     epochs: int
     seconds_left: float | None
     hostname: str
+    job: str | None
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run failed: kind `error` (it raised) or `died` (its workers were killed again and again)."""
+    """Why a run failed; kind: one of icbench/kinds.py."""
 
     run_id: str
     kind: str
@@ -34,19 +39,130 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Interruption:
+    """A run that has begun, was left, and that no live submission will go on with.
+
+    job: the SLURM job that was at it last; kind: how that ended, None where nobody knows.
+    """
+
+    run_id: str
+    kind: str | None
+    job: str | None
+
+
+@dataclass(frozen=True)
 class SweepStatus:
-    """The ids of a sweep's runs by state; `interrupted` ones have begun and wait to be gone on with."""
+    """A sweep's runs by state. finished: also those that diverged. queued: a live submission will do or go on with
+    them. waiting: neither begun nor queued. jobs_pending, jobs_running: of all submissions of this sweep.
+    """
 
     name: str
     total: int
     finished: int
+    diverged: int
     running: tuple[Beat, ...]
-    interrupted: int
+    queued: int
+    interrupted: tuple[Interruption, ...]
+    waiting: int
     failures: tuple[Failure, ...]
+    jobs_pending: int
+    jobs_running: int
 
     @property
-    def waiting(self) -> int:
-        return self.total - self.finished - len(self.running) - self.interrupted - len(self.failures)
+    def is_under_way(self) -> bool:
+        return bool(self.running or self.queued or self.jobs_pending or self.jobs_running)
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The status of all sweeps of a results directory. notes: what could not be found out, and why."""
+
+    sweeps: tuple[SweepStatus, ...]
+    notes: tuple[str, ...]
+
+
+def overview(results: Path) -> Overview:
+    """Every sweep in a results directory, by name; one call of squeue and one of sacct where there are SLURM jobs.
+
+    Raises UserError when there is no such directory.
+    """
+    layout = existing(results)
+    done = finished(layout)
+    manifests = [content for file in sorted(layout.sweeps.glob("*/sweep.json")) if (content := read_json(file))]
+    live, notes = _live(layout)
+    covered = submissions.covered(live)
+    wanted = {run_id for content in manifests for run_id in content["run_ids"]}
+    left = {run_id: Attempts.read(layout.run(run_id)) for run_id in begun(layout, wanted - done)}
+    ended, more_notes = _endings({a.job for i, a in left.items() if a and a.job and i not in covered})
+    seen = _Seen(layout, done, live, covered, left, ended, _diverged(layout, wanted & done))
+    full = (f"No space is left for {layout.root}/: workers cannot write.",) if is_full(layout.root) else ()
+    return Overview(tuple(seen.status(content) for content in manifests), (*full, *notes, *more_notes))
+
+
+def _live(layout: Layout) -> tuple[list[Live], tuple[str, ...]]:
+    """The live submissions; without SLURM's queue, of local ones alone."""
+    try:
+        return submissions.live(layout), ()
+    except slurm.SlurmError as error:
+        return submissions.local(layout), (f"What is queued is not known: {error}",)
+
+
+def _endings(jobs: Collection[str]) -> tuple[dict[str, slurm.Ending], tuple[str, ...]]:
+    try:
+        return slurm.endings(jobs), ()
+    except slurm.SlurmError as error:
+        return {}, (f"How jobs ended is not known: {error}",)
+
+
+def _diverged(layout: Layout, run_ids: Collection[str]) -> set[str]:
+    rows = read(layout, "runs", run_ids, ["diverged"]).to_pylist() if run_ids else []
+    return {row["run_id"] for row in rows if row["diverged"]}
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What was found out, once for all sweeps."""
+
+    layout: Layout
+    done: set[str]
+    live: list[Live]
+    covered: set[str]
+    left: dict[str, Attempts | None]
+    ended: dict[str, slurm.Ending]
+    diverged: set[str]
+
+    def status(self, manifest: dict[str, Any]) -> SweepStatus:
+        ids = manifest["run_ids"]
+        open_ids = [run_id for run_id in ids if run_id not in self.done]
+        failed = failures(self.layout, open_ids)
+        held = [i for i in open_ids if i in self.left and i not in failed and is_running(self.layout, i)]
+        running = tuple(sign for sign in (beat(self.layout, run_id) for run_id in held) if sign)
+        idle = [run_id for run_id in open_ids if run_id not in failed and run_id not in held]
+        dropped = tuple(
+            self._interruption(run_id, attempts)
+            for run_id in idle
+            if run_id not in self.covered and (attempts := self.left.get(run_id))
+        )
+        queued = sum(run_id in self.covered for run_id in idle)
+        jobs = [job for each in self.live if each.entry.sweep == manifest["name"] for job in each.jobs]
+        return SweepStatus(
+            name=manifest["name"],
+            total=len(ids),
+            finished=len(ids) - len(open_ids),
+            diverged=sum(run_id in self.diverged for run_id in ids),
+            running=running,
+            queued=queued + len(held) - len(running),
+            interrupted=dropped,
+            waiting=len(idle) - queued - len(dropped),
+            failures=tuple(failed.values()),
+            jobs_pending=sum(job.is_pending for job in jobs),
+            jobs_running=sum(not job.is_pending for job in jobs),
+        )
+
+    def _interruption(self, run_id: str, attempts: Attempts) -> Interruption:
+        ending = self.ended.get(attempts.job or "")
+        kind = kinds.of_job(ending.state, ending.exit_code) if ending else None
+        return Interruption(run_id, kind, attempts.job)
 
 
 def beat(layout: Layout, run_id: str) -> Beat | None:
@@ -54,12 +170,33 @@ def beat(layout: Layout, run_id: str) -> Beat | None:
     content = read_json(layout.run(run_id).progress)
     if not content:
         return None
-    return Beat(run_id, content["done"], content["epochs"], content["seconds_left"], content["hostname"])
+    return Beat(
+        run_id,
+        content["done"],
+        content["epochs"],
+        content["seconds_left"],
+        content["hostname"],
+        content.get("job"),
+    )
 
 
 def is_running(layout: Layout, run_id: str) -> bool:
     """Whether a worker, somewhere, is at this run: it holds its lock."""
     return not is_free(layout.run(run_id).lock)
+
+
+def state(layout: Layout, run_id: str) -> str:
+    """The state of a run that is not finished: failed, running, queued, interrupted or waiting, as in SweepStatus.
+
+    Where SLURM does not answer, what is queued there counts as interrupted or waiting.
+    """
+    if failure(layout, run_id):
+        return "failed"
+    if is_running(layout, run_id):
+        return "running"
+    if run_id in submissions.covered(_live(layout)[0]):
+        return "queued"
+    return "interrupted" if layout.run(run_id).attempts.exists() else "waiting"
 
 
 def failure(layout: Layout, run_id: str) -> Failure | None:
@@ -82,18 +219,21 @@ def failures(layout: Layout, run_ids: Iterable[str]) -> dict[str, Failure]:
     return {run_id: why for run_id, why in found if why}
 
 
-def sweeps(results: Path) -> list[SweepStatus]:
-    """The status of every sweep in a results directory, by name. Raises UserError when there is no such directory."""
-    layout = existing(results)
-    done = finished(layout)
-    manifests = map(read_json, sorted(layout.sweeps.glob("*/sweep.json")))
-    return [_status(layout, content, done) for content in manifests if content and "run_ids" in content]
+def job_output(layout: Layout, job: str) -> list[Path]:
+    """What a SLURM job's processes wrote to their standard output and standard error, where there is something."""
+    files = sorted(layout.sweeps.glob(f"*/submissions/*/submitit/{job}_*_log.*"))
+    return [file for file in files if file.stat().st_size]
 
 
 def find(layout: Layout, prefix: str) -> str:
-    """The id of the one run, finished or begun, that begins with `prefix`. Raises UserError: none or several."""
+    """The id of the one run, finished, begun or submitted, that begins with `prefix`.
+
+    Raises UserError: none or several.
+    """
     known = finished(layout)
     known |= {path.name for path in layout.work.iterdir()} if layout.work.is_dir() else set()
+    for file in layout.sweeps.glob("*/sweep.json"):
+        known |= set((read_json(file) or {}).get("run_ids", ()))
     hits = sorted(run_id for run_id in known if run_id.startswith(prefix.lower()))
     if not hits:
         raise UserError(
@@ -105,20 +245,3 @@ def find(layout: Layout, prefix: str) -> str:
             f"{len(hits)} runs have an id that begins with {prefix!r}: {', '.join(hits[:10])}.", "Write more of it."
         )
     return hits[0]
-
-
-def _status(layout: Layout, manifest: dict[str, Any], done: set[str]) -> SweepStatus:
-    ids = manifest["run_ids"]
-    left = begun(layout, (run_id for run_id in ids if run_id not in done))
-    failed = failures(layout, left)
-    held = [run_id for run_id in left if run_id not in failed and is_running(layout, run_id)]
-    running = tuple(sign for sign in (beat(layout, run_id) for run_id in held) if sign)
-    interrupted = {run_id for run_id in left if layout.run(run_id).attempts.exists()} - failed.keys() - set(held)
-    return SweepStatus(
-        manifest["name"],
-        len(ids),
-        sum(run_id in done for run_id in ids),
-        running,
-        len(interrupted),
-        tuple(failed.values()),
-    )

@@ -1,12 +1,13 @@
 """How a sweep shows that it is under way: live on a terminal, a line for each ended run in a pipe."""
 
 import time
+from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from icbench import monitor
 from icbench.console import duration
-from icbench.launch import Event, LocalJobs
+from icbench.events import Event
 from icbench.layout import Layout
 from icbench.plan import Run, cost
 from icbench.results import finished
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
 
 _REFRESH_SECONDS = 0.25
 _LOOK_SECONDS = 5.0
+
+
+class Jobs(Protocol):
+    """What a sweep's jobs, local or on a cluster, let one follow."""
+
+    @property
+    def running(self) -> list[str]:
+        """The ids of the runs under way."""
+
+    def events(self) -> Iterator[Event | None]:
+        """What workers begin and end, as it happens; None whenever a moment has passed."""
 
 
 class Progress:
@@ -55,7 +67,14 @@ class Progress:
         """A line that stays."""
         self._console.print(line)
 
-    def note(self, event: Event) -> None:
+    def follow(self, jobs: Jobs) -> None:
+        """Show what jobs do until they have ended."""
+        for event in jobs.events():
+            if event is not None:
+                self._note(event)
+            self._refresh(jobs)
+
+    def _note(self, event: Event) -> None:
         """Show what a worker says."""
         run_id = event.get("run_id")
         if run_id is None or run_id not in self._configs:
@@ -84,7 +103,7 @@ class Progress:
             start = self._starts.get(run_id, (0.0, 0.0))[1]
             self._work_done += self._costs[run_id] * (1 - start)
 
-    def refresh(self, jobs: LocalJobs) -> None:
+    def _refresh(self, jobs: Jobs) -> None:
         """Bring the count and the live display up to date, not too often."""
         if time.monotonic() - self._looked > _LOOK_SECONDS:
             self._looked = time.monotonic()

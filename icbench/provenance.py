@@ -9,12 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from icbench import __version__
+from icbench.files import read_json
+
+RECORD = "provenance.json"
 
 
 @cache
 def of_code() -> dict[str, Any]:
-    """icbench's version, and its git commit and whether the tree differs from it; null when it is not run from one."""
+    """icbench's version, and its git commit and whether the tree differs from it; null when it is not run from one.
+
+    Of code that was frozen at submission (icbench/cluster/frozen.py): as it was then.
+    """
     folder = Path(__file__).parent
+    frozen: dict[str, Any] | None = read_json(folder.parent / RECORD)
+    if frozen and "icbench_version" in frozen:
+        return frozen
     # Installed somewhere inside another project's repository, icbench's files are not that repository's.
     tracked = _git(folder, "ls-files", "--error-unmatch", "__init__.py") is not None
     commit = _git(folder, "rev-parse", "HEAD") if tracked else None
@@ -28,7 +37,18 @@ def of_code() -> dict[str, Any]:
 
 def of_machine() -> dict[str, Any]:
     """Where this process runs."""
-    return {"hostname": socket.gethostname(), "slurm_job_id": os.environ.get("SLURM_JOB_ID")}
+    return {
+        "hostname": socket.gethostname(),
+        "slurm_job_id": slurm_job_id(),
+        "node": os.environ.get("SLURMD_NODENAME"),
+        "gpu": os.environ.get("CUDA_VISIBLE_DEVICES") or None,
+    }
+
+
+def slurm_job_id() -> str | None:
+    """The SLURM job that this process belongs to, as squeue calls it: `12`, or `12_3` in an array."""
+    array, index = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
+    return f"{array}_{index}" if array and index else os.environ.get("SLURM_JOB_ID")
 
 
 def cpu_model() -> str:

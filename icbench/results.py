@@ -55,6 +55,8 @@ _RUNS = {
     "world_size": "int32",
     "slurm_job_id": "string",
     "config": "string",  # the canonical JSON: its SHA-256 begins with run_id
+    "node": "string",  # SLURM's name of it
+    "gpu": "string",  # as CUDA_VISIBLE_DEVICES called it there
 }
 _EPOCHS = {
     "run_id": "string",
@@ -119,8 +121,11 @@ def load_epochs(results: str | Path = "results", run_ids: Collection[str] | None
     return frame
 
 
-def read(layout: Layout, table: str, run_ids: Collection[str] | None = None) -> "pa.Table":
-    """A table's rows of all finished runs, or of those in `run_ids`, sorted by run id (and epoch).
+def read(
+    layout: Layout, table: str, run_ids: Collection[str] | None = None, columns: Collection[str] | None = None
+) -> "pa.Table":
+    """A table's rows of all finished runs, or of those in `run_ids`, sorted by run id (and epoch); of all columns or of
+    run_id and `columns`.
 
     Each run's come from the compacted file if it has them, else from the run's own file.
     """
@@ -128,16 +133,17 @@ def read(layout: Layout, table: str, run_ids: Collection[str] | None = None) -> 
     import pyarrow.compute as pc
 
     wanted = finished(layout) if run_ids is None else finished(layout) & set(run_ids)
+    names = schema(table).names if columns is None else ["run_id", *columns]
     parts = []
     file = layout.compacted_table(table)
     if file.exists():
-        compacted = _dataset([file], table)
+        compacted = _dataset([file], table, names)
         kept = compacted.filter(pc.is_in(compacted["run_id"], pa.array(sorted(wanted), pa.string())))
         parts.append(kept)
         wanted = wanted - set(pc.unique(kept["run_id"]).to_pylist())
     small = _small_files(layout, table)
-    parts.append(_dataset([small[run_id] for run_id in sorted(wanted) if run_id in small], table))
-    keys = ["run_id", "epoch"] if table == "epochs" else ["run_id"]
+    parts.append(_dataset([small[run_id] for run_id in sorted(wanted) if run_id in small], table, names))
+    keys = ["run_id", "epoch"] if "epoch" in names else ["run_id"]
     return pa.concat_tables(parts).sort_by([(key, "ascending") for key in keys])
 
 
@@ -173,15 +179,15 @@ def existing(results: str | Path) -> Layout:
     return Layout(root)
 
 
-def _dataset(files: Iterable[Path], table: str) -> "pa.Table":
+def _dataset(files: Iterable[Path], table: str, columns: list[str]) -> "pa.Table":
     import pyarrow as pa
     import pyarrow.dataset as ds
 
     paths = [str(file) for file in files]
     if not paths:
-        return schema(table).empty_table()
+        return schema(table).empty_table().select(columns)
     try:
-        return ds.dataset(paths, schema=schema(table), format="parquet").to_table()
+        return ds.dataset(paths, schema=schema(table), format="parquet").to_table(columns=columns)
     except (pa.ArrowException, OSError):
         damaged = next((path for path in paths if not _is_readable(path)), f"a file of the table {table!r}")
         raise IcbenchError(

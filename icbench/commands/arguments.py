@@ -4,6 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# What a bare --retry-failed stands for. With a value of its own it would take the grid for it.
+ANY_KIND = "any"
+
 if TYPE_CHECKING:
     from icbench.layout import Layout
 

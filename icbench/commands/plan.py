@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from icbench.grid import Sweep
     from icbench.layout import Layout
     from icbench.plan import Pack, Plan
+    from icbench.profile import Profile
 
 _CELLS_SHOWN = 40
+_PACKS_SHOWN = 64
 
 
 def add(commands: "Commands") -> None:
@@ -28,35 +30,36 @@ def run(args: argparse.Namespace) -> int:
 
     sweep, machine = grid.load(args.grid), profile.load(args.profile)
     todo = compare(sweep, arguments.layout(args))
-    show(todo, plan.packs(todo.missing, machine.workers), as_json=args.json)
+    show(todo, plan.packs(todo.missing, machine.packs(len(todo.missing))), machine, as_json=args.json)
     return 0
 
 
-def compare(sweep: "Sweep", layout: "Layout", *, retry_failed: bool = False) -> "Plan":
+def compare(sweep: "Sweep", layout: "Layout", *, retry: str | None = None) -> "Plan":
     """The sweep's plan, given what the results directory holds; the directory need not exist.
 
-    With `retry_failed`, failed runs are missing like any other.
+    Runs that failed in the way `retry`, or in any way, are missing like any other.
     """
     from icbench import monitor, plan, results
 
     done = results.finished(layout)
-    failed = () if retry_failed else monitor.failures(layout, set(sweep.run_ids) - done)
-    return plan.make(sweep, done, failed)
+    failed = monitor.failures(layout, set(sweep.run_ids) - done)
+    return plan.make(sweep, done, [i for i, why in failed.items() if retry not in (arguments.ANY_KIND, why.kind)])
 
 
-def show(todo: "Plan", packs: "list[Pack]", *, as_json: bool) -> None:
+def show(todo: "Plan", packs: "list[Pack]", machine: "Profile", *, as_json: bool) -> None:
     """Print a plan."""
     if as_json:
         from icbench.console import print_json
 
         print_json(_record(todo, packs))
     else:
-        _print(todo, packs)
+        _print(todo, packs, machine)
 
 
-def _print(todo: "Plan", packs: "list[Pack]") -> None:
+def _print(todo: "Plan", packs: "list[Pack]", machine: "Profile") -> None:
     from icbench.console import cell_columns, console, plural, print_table, table
     from icbench.plan import cost
+    from icbench.profile import Slurm
 
     sweep, out = todo.sweep, console()
     out.print(f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name)
@@ -75,10 +78,17 @@ def _print(todo: "Plan", packs: "list[Pack]") -> None:
     out.print()
     if len(sweep.cells) > _CELLS_SHOWN:
         out.print(f"... and {plural(len(sweep.cells) - _CELLS_SHOWN, 'more cell')}; --json shows all.")
+    if isinstance(machine, Slurm) and packs:
+        jobs = machine.jobs_for(len(todo.missing))
+        slots = plural(machine.slots, "slot")
+        at_once = min(jobs, machine.max_jobs_at_once)
+        out.print(f"{plural(jobs, 'job')} of {slots} each, {at_once} at once; pack k is done by slot k:")
     whole = sum(cost(config) for _, config in todo.missing)
-    for index, pack in enumerate(packs):
+    for index, pack in enumerate(packs[:_PACKS_SHOWN]):
         share = sum(cost(config) for _, config in pack)
         out.print(f"pack {index}: {plural(len(pack), 'run')}, {share / whole:.0%} of the work, about {share:.2g} FLOP")
+    if len(packs) > _PACKS_SHOWN:
+        out.print(f"... and {plural(len(packs) - _PACKS_SHOWN, 'more pack')}; --json shows all.")
     if not packs:
         out.print(
             "Nothing is missing."

@@ -98,8 +98,7 @@ def _show_unfinished(layout: "Layout", run_id: str, *, as_json: bool) -> None:
     from icbench.console import console, print_json
 
     beat, failure, log = monitor.beat(layout, run_id), monitor.failure(layout, run_id), layout.run(run_id).log
-    idle = "interrupted" if layout.run(run_id).attempts.exists() else "waiting"
-    state = "failed" if failure else "running" if monitor.is_running(layout, run_id) else idle
+    state = monitor.state(layout, run_id)
     if as_json:
         more = {"kind": failure.kind, "message": failure.message, "traceback": failure.traceback} if failure else {}
         print_json(

@@ -4,14 +4,13 @@ import argparse
 import shlex
 import signal
 import sys
-import time
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from icbench.commands import arguments
 from icbench.commands.plan import compare, show
 from icbench.console import complain
-from icbench.errors import UserError
+from icbench.errors import UserError, suggest
 
 if TYPE_CHECKING:
     from icbench.commands.arguments import Commands
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from icbench.layout import Layout
     from icbench.plan import Plan
     from icbench.profile import Profile
-    from icbench.progress import Progress
-
-_WAIT_SECONDS = 1.0
 
 
 def add(commands: "Commands") -> None:
@@ -33,7 +29,15 @@ def add(commands: "Commands") -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything and print the plan; run and write nothing"
     )
-    parser.add_argument("--retry-failed", action="store_true", help="run failed runs again too")
+    parser.add_argument(
+        "--retry-failed",
+        metavar="KIND",
+        help="run failed runs again too: all of them, or with --retry-failed=KIND those of one kind that "
+        "`icbench status` shows, such as gpu-oom",
+    )
+    parser.add_argument(
+        "--wait", action="store_true", help="on a cluster: follow the jobs until all is done, as a local sweep does"
+    )
     arguments.json(parser)
     parser.set_defaults(run=run)
 
@@ -41,31 +45,64 @@ def add(commands: "Commands") -> None:
 def run(args: argparse.Namespace) -> int:
     from icbench import grid, plan, profile
 
+    _check_kind(args.retry_failed)
     sweep, machine, layout = grid.load(args.grid), profile.load(args.profile), arguments.layout(args)
-    todo = compare(sweep, layout, retry_failed=args.retry_failed)
+    todo = compare(sweep, layout, retry=args.retry_failed)
     _check(todo, machine, args)
     if args.dry_run:
-        show(todo, plan.packs(todo.missing, machine.workers), as_json=args.json)
+        show(todo, plan.packs(todo.missing, machine.packs(len(todo.missing))), machine, as_json=args.json)
         return 0
     for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal or a job's end is a Ctrl-C too
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             signal.signal(number, _interrupt)
+    _record(sweep, layout, needed=bool(todo.missing))
+    if todo.missing:
+        code = _make(sweep, layout, machine, args)
+        if code is not None:
+            return code
+    return _conclude(sweep, layout, args)
+
+
+def _make(sweep: "Sweep", layout: "Layout", machine: "Profile", args: argparse.Namespace) -> int | None:
+    """Have what is missing run; the exit code, or None when the sweep is done and its table is to be shown."""
+    from icbench.commands import sweep_cluster, sweep_local
+    from icbench.profile import Slurm
+
+    on_cluster = isinstance(machine, Slurm)
     try:
-        _train(sweep, layout, machine, args)
+        if isinstance(machine, Slurm):
+            return sweep_cluster.run(sweep, layout, machine, args)
+        sweep_local.run(sweep, layout, machine, args)
     except (KeyboardInterrupt, BrokenPipeError):  # a reader that has gone away, such as `head`, ends a sweep as well
         again = shlex.join(["icbench", *sys.argv[1:]])
-        complain(f"\nInterrupted. Nothing is lost: each run goes on from its last checkpoint. To go on:\n  {again}")
+        what = "What was submitted goes on" if on_cluster else "Each run goes on from its last checkpoint"
+        complain(f"\nInterrupted. Nothing is lost. {what}. To go on:\n  {again}")
         return 130
-    return _conclude(sweep, layout, args)
+    return None
 
 
 def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _check_kind(kind: str | None) -> None:
+    """Raise UserError unless runs can fail in this way."""
+    from icbench.kinds import KINDS
+
+    if kind == "diverged":
+        raise UserError(
+            "--retry-failed=diverged: a run that diverged is a result, not a failure; the same seed diverges again.",
+            "To have it done anew all the same, remove its files in runs/ and epochs/.",
+        )
+    if kind not in (None, arguments.ANY_KIND, *KINDS):
+        raise UserError(f"--retry-failed={kind}: there is no such kind.", suggest(kind, KINDS))
+
+
 def _check(todo: "Plan", machine: "Profile", args: argparse.Namespace) -> None:
     """Raise UserError for what would make runs fail for sure: a missing data set, a precision that needs a GPU."""
+    from icbench.commands import sweep_cluster
     from icbench.data import store
+    from icbench.profile import Slurm
 
     for name in sorted({config.dataset for _, config in todo.missing}):
         store.load(name, args.data)
@@ -73,52 +110,17 @@ def _check(todo: "Plan", machine: "Profile", args: argparse.Namespace) -> None:
         raise UserError(
             "precision tf32 needs an NVIDIA GPU; here the profile trains on the CPU.", "Use float32.", file=args.grid
         )
+    if isinstance(machine, Slurm):
+        sweep_cluster.check(todo.sweep, machine, args)
 
 
-def _train(sweep: "Sweep", layout: "Layout", machine: "Profile", args: argparse.Namespace) -> None:
-    """Run what is missing until nothing is: what another sweep is at is waited for, and taken over if it dies there."""
-    from icbench import launch, plan
-    from icbench.console import console
-    from icbench.progress import Progress
+def _record(sweep: "Sweep", layout: "Layout", *, needed: bool) -> None:
+    """Keep the grid beside its results; finished ones can be looked at where they cannot be written to."""
+    from icbench import ledger
 
-    todo = compare(sweep, layout, retry_failed=args.retry_failed)
-    # Finished results can be looked at where they cannot be written to.
-    with suppress(OSError) if not todo.missing else nullcontext():
-        if launch.record_sweep(layout, sweep):
+    with nullcontext() if needed else suppress(OSError):
+        if ledger.record_sweep(layout, sweep):
             complain(f"{sweep.name} was the name of another grid here; `icbench status` now shows this one under it.")
-    if not todo.missing:
-        return
-    if args.retry_failed:
-        for run_id, _ in todo.missing:
-            layout.run(run_id).failure.unlink(missing_ok=True)
-    out = console(sys.stderr if args.json else sys.stdout)
-    total = len(sweep.run_ids)
-    out.print(
-        f"{sweep.name}: {len(todo.missing)} of {total} runs to do, {machine.workers} at a time. Results: {layout.root}/"
-    )
-    with Progress(layout, todo.missing, total, out) as progress:
-        while todo.missing:
-            packs = plan.packs(todo.missing, machine.workers)
-            with launch.LocalJobs(layout, sweep.name, packs, machine, args.data) as jobs:
-                for event in jobs.events():
-                    if event is not None:
-                        progress.note(event)
-                    progress.refresh(jobs)
-            _wait_for_others(sweep, layout, progress)
-            todo = compare(sweep, layout)
-
-
-def _wait_for_others(sweep: "Sweep", layout: "Layout", progress: "Progress") -> None:
-    """Return once no missing run is held by anybody else's worker; none of ours is at work any more."""
-    from icbench.console import plural
-    from icbench.locks import is_free
-
-    told = False
-    while held := [i for i, _ in compare(sweep, layout).missing if not is_free(layout.run(i).lock)]:
-        if not told:
-            progress.say(f"waiting for {plural(len(held), 'run')} that another sweep is at")
-            told = True
-        time.sleep(_WAIT_SECONDS)
 
 
 def _conclude(sweep: "Sweep", layout: "Layout", args: argparse.Namespace) -> int:
@@ -136,4 +138,4 @@ def _conclude(sweep: "Sweep", layout: "Layout", args: argparse.Namespace) -> int
         print_json(record(sweep, rows, todo, layout))
     else:
         print_summary(sweep, rows, todo, layout)
-    return 1 if todo.failed else 0
+    return 1 if todo.failed or todo.missing else 0

@@ -7,30 +7,32 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icbench.config import RunConfig
 from icbench.files import write_json
 from icbench.layout import RunFiles
-from icbench.locks import is_free
+from icbench.provenance import slurm_job_id
 
 if TYPE_CHECKING:
     from icbench.train.state import EpochRow
 
-_HEARTBEAT_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
 
 
 class Pulse:
-    """Once a second, writes the current run's heartbeat and looks whether the sweep is still there.
+    """Once a second looks whether this worker is `alone`, its sweep or parent gone; now and then writes the heartbeat.
 
-    `stop` becomes true when it is not, and may be made true by whoever wants this worker to stop. It is no
+    `stop` becomes true when it is, and may be made true by whoever wants this worker to stop. It is no
     threading.Event, whose lock a signal handler might find taken by the code that it interrupts.
     """
 
-    def __init__(self, lifeline: Path):
+    def __init__(self, alone: Callable[[], bool], heartbeat_seconds: float, checkpoint_minutes: float):
         self.stop = False
-        self._lifeline = lifeline
+        self.checkpoint_seconds = 60 * checkpoint_minutes
+        self._alone = alone
+        self._heartbeat_seconds = heartbeat_seconds
+        self._shown = -heartbeat_seconds
         self._watched: Watched | None = None
         self._writing = threading.Lock()
         self._ended = threading.Event()
@@ -44,9 +46,10 @@ class Pulse:
         self._ended.set()
         self._thread.join()
 
-    def watch(self, files: RunFiles, config: RunConfig, done: int, write: Callable[[str], None]) -> "Watched":
-        """Begin a run's heartbeat; `done`: the epochs that earlier attempts are known to have done."""
-        self._watched = watched = Watched(self, files, done, config.recipe.epochs, write)
+    def watch(self, files: RunFiles, config: RunConfig, write: Callable[[str], None]) -> "Watched":
+        """Begin a run's heartbeat."""
+        self._watched = watched = Watched(self, files, config.recipe.epochs, write)
+        self._shown = -self._heartbeat_seconds
         self.show()
         return watched
 
@@ -56,28 +59,40 @@ class Pulse:
             self._watched = None
 
     def show(self) -> None:
-        """Write the heartbeat of the run under way, if there is one. A full disk is for the training to notice."""
+        """Write the heartbeat of the run under way, if there is one and the last is long ago; see if it is cancelled.
+
+        A full disk is for the training to notice.
+        """
         with self._writing, suppress(OSError):
-            if self._watched is not None:
+            now = time.monotonic()
+            if self._watched is not None and now - self._shown >= self._heartbeat_seconds:
+                self._shown = now
                 self._watched.show()
 
     def _beat(self) -> None:
-        while not self._ended.wait(_HEARTBEAT_SECONDS):
+        while not self._ended.wait(min(_LOOK_SECONDS, self._heartbeat_seconds)):
             with suppress(OSError):  # a network file system that stumbles: look again in a second
-                self.stop = self.stop or is_free(self._lifeline)
+                self.stop = self.stop or self._alone()
             self.show()
 
 
 class Watched:
-    """The training's watcher: notes how far it is, which the pulse makes known, and passes on the wish to stop."""
+    """The training's watcher: notes how far it is, which the pulse makes known, and passes on the wish to stop.
 
-    def __init__(self, pulse: Pulse, files: RunFiles, done: int, epochs: int, write: Callable[[str], None]):
+    cancelled: somebody recorded the run as failed meanwhile, which `icbench cancel RUN` does. advanced: a checkpoint
+    was stored that is further on than where this attempt began.
+    """
+
+    def __init__(self, pulse: Pulse, files: RunFiles, epochs: int, write: Callable[[str], None]):
+        self.cancelled = False
+        self.advanced = False
         self._pulse = pulse
         self._files = files
         self._epochs = epochs
         self._write = write
         self._began: tuple[float, float] | None = None
-        self._done = float(done)
+        self._done = 0.0
+        self._saved = time.monotonic()
 
     def resumed(self, epoch: int, step: int) -> None:
         self._done = epoch - 1.0
@@ -96,10 +111,19 @@ class Watched:
         self._pulse.show()
 
     def should_stop(self) -> bool:
-        return self._pulse.stop
+        return self._pulse.stop or self.cancelled
+
+    def should_save(self) -> bool:
+        return time.monotonic() - self._saved > self._pulse.checkpoint_seconds
+
+    def saved(self, epochs: float) -> None:
+        """A checkpoint is stored; what matters is whether it is further on than the first steps of this attempt."""
+        self._saved = time.monotonic()
+        self.advanced |= self._began is not None and epochs >= self._began[1]
 
     def show(self) -> None:
         """Write the heartbeat. seconds_left is extrapolated from this attempt's pace; null before there is one."""
+        self.cancelled = self._files.failure.exists()
         left = None
         if self._began is not None and self._done > self._began[1]:
             pace = (time.monotonic() - self._began[0]) / (self._done - self._began[1])
@@ -111,5 +135,6 @@ class Watched:
             "updated_at": datetime.now(UTC).isoformat(),
             "hostname": socket.gethostname(),
             "pid": os.getpid(),
+            "job": slurm_job_id(),
         }
         write_json(self._files.progress, beat, durable=False)

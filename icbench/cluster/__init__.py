@@ -1,0 +1,1 @@
+"""A SLURM cluster: its commands, what is submitted to it, what its jobs do around their workers."""

@@ -1,0 +1,222 @@
+"""Packs -> job arrays on a SLURM cluster, through submitit."""
+
+import contextlib
+import io
+import os
+import pickle
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from icbench import ledger, plan
+from icbench.cluster import frozen, slurm
+from icbench.cluster.slot import Job, Share
+from icbench.errors import IcbenchError
+from icbench.files import write_whole
+from icbench.layout import Layout
+from icbench.plan import Run
+from icbench.profile import Slurm
+from icbench.values import Scalar
+
+# How a job whose time is over is treated is for icbench to decide (slot.Job.checkpoint): submitit would count every
+# job of 10 minutes or less as timed out, and stop requeueing it after three times.
+_NEVER = 10**6
+# A shared file system should not have to bear a write a second from each of a thousand slots.
+_HEARTBEAT_SECONDS = 10.0
+_LIMIT_WORDS = ("SubmitJob", "job submit limit")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A job array. at_once: how many of its jobs may run at a time. after: the chunk that must have ended before."""
+
+    jobs: int
+    at_once: int
+    after: int | None
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What the cluster has taken: its entry in the ledger, and in words what it would not take."""
+
+    entry: ledger.Entry
+    remarks: tuple[str, ...]
+
+
+def chunks(jobs: int, largest: int, at_once: int) -> list[Chunk]:
+    """Split `jobs` into arrays of at most `largest`, of which no more than `at_once` jobs ever run at a time.
+
+    Each array has a throttle of its own. Where there are more arrays than jobs that may run at once, some wait for
+    others to end.
+    """
+    sizes = [min(largest, jobs - start) for start in range(0, jobs, largest)]
+    lanes = min(len(sizes), at_once)
+    return [
+        Chunk(
+            size,
+            at_once=min(size, at_once // lanes + (index % lanes < at_once % lanes)),
+            after=index - lanes if index >= lanes else None,
+        )
+        for index, size in enumerate(sizes)
+    ]
+
+
+def options(profile: Slurm) -> dict[str, Scalar]:
+    """sbatch's options for a job of this profile; True for those that take no value."""
+    gpus = f"{profile.gpu_type}:{profile.gpus_per_node}" if profile.gpu_type else profile.gpus_per_node
+    ours = {
+        "time": profile.time_limit,
+        "nodes": profile.nodes,
+        "ntasks-per-node": profile.tasks_per_node,
+        "cpus-per-task": profile.cpus_per_task,
+        "gpus-per-node": gpus or None,
+        "mem-per-gpu": profile.mem_per_gpu,
+        "partition": profile.partition,
+        "account": profile.account,
+        "qos": profile.qos,
+        "constraint": profile.constraint,
+        "requeue": True,
+    }
+    return {key: value for key, value in ours.items() if value is not None} | dict(profile.sbatch)
+
+
+def submit(layout: Layout, sweep: str, missing: tuple[Run, ...], profile: Slurm, data: Path | None) -> Submitted:
+    """Submit jobs for the missing runs and enter them in the ledger. The caller holds the lock `layout.submitting`.
+
+    Raises SlurmError and IcbenchError; nothing is submitted then.
+    """
+    remarks = []
+    jobs = profile.jobs_for(len(missing))
+    largest = slurm.max_array_size()
+    with contextlib.suppress(slurm.SlurmError):  # without accounting, sbatch will say what is too much
+        limit = slurm.submit_limit(profile.account, profile.qos)
+        if limit == 0:
+            raise IcbenchError("your limit of submitted jobs is reached. Wait for some to end, or cancel some.")
+        if limit is not None and limit < jobs:
+            remarks.append(f"your limit allows {limit} more of {jobs} jobs; they will do all runs between them")
+            jobs = limit
+    packs = plan.packs(missing, min(jobs * profile.slots, len(missing)))
+    code = frozen.freeze(layout).resolve()
+    entry = ledger.Entry.new(sweep, profile, packs)
+    files = layout.sweep(sweep).submission(entry.submission)
+    files.submitit.mkdir(parents=True)
+    write_whole(files.packs, lambda file: pickle.dump(packs, file))
+    ledger.write(layout, entry)
+    share = Share(
+        results=layout.root.resolve(),
+        sweep=sweep,
+        submission=entry.submission,
+        first=0,
+        slots=profile.slots,
+        ranks=profile.ranks,
+        gpus_per_node=profile.gpus_per_node,
+        runs_per_gpu=profile.runs_per_gpu,
+        data=None if data is None else data.resolve(),
+        threads=profile.threads,
+        device=profile.device,
+        checkpoint_minutes=profile.checkpoint_minutes,
+        heartbeat_seconds=_HEARTBEAT_SECONDS,
+        signal_seconds=profile.signal_seconds,
+    )
+    try:
+        job_ids = _submit_chunks(
+            _Executor(files.submitit.resolve(), code, entry.job_name, profile), share, jobs, largest
+        )
+    except BaseException:
+        ledger.write(layout, entry.ended())
+        raise
+    if len(job_ids) < jobs:
+        remarks.append(f"the cluster took {len(job_ids)} of {jobs} jobs; they will do all runs between them")
+    entry = entry.with_jobs(job_ids)
+    ledger.write(layout, entry)
+    return Submitted(entry, tuple(remarks))
+
+
+def _submit_chunks(executor: "_Executor", share: Share, jobs: int, largest: int) -> list[str]:
+    """Submit job arrays; the ids of the jobs. Fewer than asked for if the user's limit does not allow more."""
+    job_ids: list[str] = []
+    arrays: list[str] = []
+    for chunk in chunks(jobs, largest, executor.at_once):
+        shares = [replace(share, first=share.slots * (len(job_ids) + number)) for number in range(chunk.jobs)]
+        after = None if chunk.after is None else arrays[chunk.after]
+        taken = executor.submit(shares, chunk.at_once, after, least=0 if job_ids else 1)
+        job_ids += taken
+        if len(taken) < chunk.jobs:
+            break
+        arrays.append(taken[0].partition("_")[0])
+    return job_ids
+
+
+class _Executor:
+    """submitit's, with a profile's parameters."""
+
+    def __init__(self, folder: Path, code: Path, name: str, profile: Slurm):
+        self.at_once = profile.max_jobs_at_once
+        self._folder = folder
+        # -P: not the directory that sweep was typed in, which may hold another icbench.
+        path = f'{shlex.quote(str(code))}"${{PYTHONPATH:+:$PYTHONPATH}}"'
+        self._python = f"env PYTHONPATH={path} {shlex.quote(sys.executable)} -P"
+        self._parameters: dict[str, Any] = {
+            "job_name": name,
+            "time": profile.time_limit,
+            "nodes": profile.nodes,
+            "ntasks_per_node": profile.tasks_per_node,
+            "signal_delay_s": profile.signal_seconds,
+            "setup": list(profile.setup),
+            "wckey": None,
+            # Ranks count through a node before the next, so that a run's ranks are neighbours; a process that ends,
+            # well or badly, takes no other with it, whatever the cluster's defaults.
+            # From Slurm 22.05 on srun no longer takes over how many cores sbatch gave each process.
+            "srun_args": [
+                "--distribution=block",
+                "--kill-on-bad-exit=0",
+                "--wait=0",
+                f"--cpus-per-task={profile.cpus_per_task}",
+            ],
+            "additional_parameters": options(profile),
+        }
+
+    def submit(self, shares: list[Share], at_once: int, after: str | None, least: int) -> list[str]:
+        """Submit one job for each share, as an array; their ids.
+
+        Where a limit forbids so many, half of them, and so on down to `least`. Raises SlurmError.
+        """
+        import submitit
+        from submitit.core.utils import FailedJobError
+
+        executor = submitit.SlurmExecutor(folder=self._folder, max_num_timeout=_NEVER, python=self._python)
+        dependency = None if after is None else f"afterany:{after}"
+        executor.update_parameters(**self._parameters, array_parallelism=at_once, dependency=dependency)
+        count = len(shares)
+        while True:
+            try:
+                with _outside_any_job(), contextlib.redirect_stderr(io.StringIO()):
+                    return [str(job.job_id) for job in executor.map_array(Job(), shares[:count])]
+            except FailedJobError as error:
+                said = " ".join(line.removeprefix("sbatch: error: ") for line in str(error).splitlines())
+                if not any(words in said for words in _LIMIT_WORDS) or (count == 1 and least == 1):
+                    raise slurm.SlurmError(f"sbatch refused: {said}") from None
+                if count == 1:
+                    return []
+                count //= 2
+
+
+@contextlib.contextmanager
+def _outside_any_job() -> Iterator[None]:
+    """Without the variables of a job that icbench may itself be running in: they would be options of the new one."""
+    hidden = {}
+    if "SLURM_JOB_ID" in os.environ:
+        hidden = {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith(("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")) and name != "SLURM_CONF"
+        }
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)

@@ -1,0 +1,44 @@
+"""What a worker is told, and what it answers with."""
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from icbench import kinds
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """All that a worker is told. index: its pack. gpu: the one it may use, as CUDA_VISIBLE_DEVICES has it.
+
+    incarnation: what its attempts are counted under (icbench/work/attempts.py). parent: the process that it must not
+    outlive; without one, the sweep's lifeline. rank, of ranks: which of the processes that train a run together; the
+    first of them claims runs and writes. before: how the worker that it replaces died, a kind and words.
+    """
+
+    results: Path
+    sweep: str
+    submission: str
+    index: int
+    data: Path | None
+    threads: int
+    device: str
+    gpu: str | None
+    checkpoint_minutes: float
+    heartbeat_seconds: float
+    incarnation: str
+    parent: int | None = None
+    rank: int = 0
+    ranks: int = 1
+    before: tuple[str, str] = (kinds.DIED, "killed?")
+
+
+class Outcome(Enum):
+    """How a worker ended, as its exit code: nothing is left that it could do; it was asked to stop; the disk is full;
+    a rank that it shared a run with is lost, or has lost it.
+    """
+
+    DONE = 0
+    STOPPED = 3
+    HALTED = kinds.EXIT_DISK
+    PARTED = 5

@@ -1,0 +1,60 @@
+"""What every process that trains has: a device, a pulse, the data sets of its runs."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from icbench import catalog
+from icbench.config import RunConfig
+from icbench.data import store
+from icbench.data.device import DeviceData
+from icbench.layout import Layout
+from icbench.locks import is_free
+from icbench.work.assignment import Assignment
+from icbench.work.pulse import Pulse
+
+
+class Equipment:
+    """Set up for one assignment. From here on SIGTERM, and SLURM's SIGUSR2, make the pulse say stop."""
+
+    def __init__(self, assignment: Assignment):
+        self.assignment = assignment
+        self.layout = Layout(assignment.results)
+        self.submission = self.layout.sweep(assignment.sweep).submission(assignment.submission)
+        self.device = torch.device(assignment.device)
+        self.pulse = Pulse(self._is_alone, assignment.heartbeat_seconds, assignment.checkpoint_minutes)
+        self._data: dict[Any, DeviceData] = {}
+        torch.set_num_threads(assignment.threads)
+        torch.zeros(1, device=self.device)  # a GPU that does not work is no run's failure
+        for number in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, self._asked_to_stop)
+        # Whoever started this process may have kept them back until now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGUSR2})
+
+    def _asked_to_stop(self, *_: object) -> None:
+        self.pulse.stop = True
+
+    def _is_alone(self) -> bool:
+        """Whether who looks after this process is gone."""
+        if self.assignment.parent is not None:
+            return os.getppid() != self.assignment.parent
+        return is_free(self.submission.lifeline)
+
+    def data(self, config: RunConfig) -> DeviceData:
+        """The run's data on the device; that of the last run is kept, since neighbours in a pack share it."""
+        recipe = config.recipe
+        key = (config.dataset, config.split, recipe.augmentation, recipe.subtract_pixel_mean)
+        if key not in self._data:
+            self._data.clear()
+            folder: Path | None = self.assignment.data
+            self._data[key] = DeviceData(
+                store.split(store.load(config.dataset, folder), config.split),
+                pixel_maximum=catalog.load("datasets", config.dataset).PIXEL_MAXIMUM,
+                subtract_mean=recipe.subtract_pixel_mean,
+                augmentation=recipe.augmentation,
+                device=self.device,
+            )
+        return self._data[key]

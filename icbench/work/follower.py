@@ -1,0 +1,75 @@
+"""What the ranks of a run after the first do: they follow it from run to run, train with it, and write nothing."""
+
+import pickle
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+from icbench import kinds
+from icbench.failure import in_words, record_failure
+from icbench.train.loop import Stopped, train
+from icbench.train.ranks import PeerLost, Ranks
+from icbench.work.assignment import Assignment, Outcome
+from icbench.work.equipment import Equipment
+from icbench.work.meeting import meet
+
+if TYPE_CHECKING:
+    from icbench.config import RunConfig
+    from icbench.train.state import EpochRow
+    from icbench.work.pulse import Pulse
+
+
+def work(assignment: Assignment) -> Outcome:
+    """Follow the first rank until it says that there is nothing more to do."""
+    equipment = Equipment(assignment)
+    try:
+        with equipment.pulse, meet(equipment) as ranks:
+            while (told := ranks.broadcast(None)) is not None:
+                run_id, config = pickle.loads(told)
+                _train(run_id, config, equipment, ranks)
+    except PeerLost as error:
+        print(f"parted: {error}", file=sys.stderr, flush=True)
+        return Outcome.PARTED
+    return Outcome.STOPPED if equipment.pulse.stop else Outcome.DONE
+
+
+def _train(run_id: str, config: "RunConfig", equipment: Equipment, ranks: Ranks) -> None:
+    files = equipment.layout.run(run_id)
+    try:
+        train(config, equipment.data(config), files.checkpoint, _Silent(equipment.pulse), ranks)
+    except Stopped:
+        return  # the first rank says what comes next
+    except PeerLost:
+        raise
+    except Exception as error:
+        trace = traceback.format_exc()
+        record_failure(files, kinds.of_error(error), f"rank {ranks.rank}: {in_words(error)}", trace)
+        raise PeerLost(f"run {run_id} failed on rank {ranks.rank}") from None
+
+
+class _Silent:
+    """The watcher of a training whose progress the first rank makes known."""
+
+    def __init__(self, pulse: "Pulse"):
+        self._pulse = pulse
+
+    def resumed(self, epoch: int, step: int) -> None:
+        pass
+
+    def discarded(self) -> None:
+        pass
+
+    def stepped(self, epochs: float) -> None:
+        pass
+
+    def epoch_ended(self, row: "EpochRow") -> None:
+        pass
+
+    def should_stop(self) -> bool:
+        return self._pulse.stop
+
+    def should_save(self) -> bool:
+        return False
+
+    def saved(self, epochs: float) -> None:
+        pass

@@ -1,0 +1,327 @@
+"""What a worker does: its pack of runs, one after another, then the other packs' that nobody has begun.
+
+A run is claimed by a lock that the kernel frees when its holder dies, so any number of workers, of any number of
+sweeps, may be given the same runs: each is done once. torch is imported only when the work begins.
+"""
+
+import errno
+import json
+import os
+import pickle
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from icbench import kinds, provenance
+from icbench.config import RunConfig
+from icbench.events import Teller
+from icbench.failure import in_words, record_failure
+from icbench.files import read_json
+from icbench.layout import Layout, RunFiles
+from icbench.locks import Lock
+from icbench.plan import Pack, Run
+from icbench.results import finished, is_finished, write_run
+from icbench.work.assignment import Assignment, Outcome
+from icbench.work.attempts import Attempts
+from icbench.work.pulse import Watched
+
+if TYPE_CHECKING:
+    from icbench.train.ranks import Ranks
+    from icbench.train.state import State
+    from icbench.work.equipment import Equipment
+
+# What ends a worker and not a run: the disk is full, read-only or away.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)
+
+
+class Stop(Exception):
+    """This worker was asked to stop, or who looks after it is gone."""
+
+
+class Parted(Exception):
+    """The ranks of a run are no longer in step: each of them has to begin anew."""
+
+
+def main() -> None:
+    """A worker as a process of its own, with its assignment, pickled, on standard input."""
+    sys.exit(work(pickle.load(sys.stdin.buffer)).value)
+
+
+def work(assignment: Assignment) -> Outcome:
+    """Do the assignment. SIGTERM, or SLURM's SIGUSR2, ends it early with a checkpoint stored."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = assignment.gpu or ""
+    if assignment.rank > 0:
+        from icbench.work import follower
+
+        return follower.work(assignment)
+    submission = Layout(assignment.results).sweep(assignment.sweep).submission(assignment.submission)
+    try:
+        with Teller(submission.events(assignment.index)) as tell:
+            return _lead(assignment, tell)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        print(f"halted: {_in_words(error, assignment)}", file=sys.stderr, flush=True)
+        return Outcome.HALTED
+
+
+def _lead(assignment: Assignment, tell: Teller) -> Outcome:
+    from icbench.train.ranks import PeerLost
+    from icbench.work.equipment import Equipment
+    from icbench.work.meeting import meet
+
+    where = provenance.of_machine()
+    tell("start", pid=os.getpid(), incarnation=assignment.incarnation, node=where["node"], gpu=where["gpu"])
+    equipment = Equipment(assignment)
+    try:
+        with equipment.pulse, meet(equipment) as ranks:
+            _work(equipment, tell, ranks)
+    except Stop:
+        return Outcome.STOPPED
+    except (PeerLost, Parted) as error:
+        print(f"parted: {error}", file=sys.stderr, flush=True)
+        return Outcome.PARTED
+    tell("end")
+    return Outcome.DONE
+
+
+def _work(equipment: "Equipment", tell: Teller, ranks: "Ranks") -> None:
+    """All runs that there are to do; the other ranks learn of each, and of the end."""
+    worker = _Worker(equipment, tell, ranks)
+    try:
+        worker.run()
+    except Stop:
+        tell("stopped", advanced=worker.advanced)
+        ranks.broadcast(None)
+        raise
+    except OSError as error:
+        if error.errno in _DISK_ERRORS:
+            with suppress(OSError):  # it may be just this disk
+                tell("halted", reason=_in_words(error, equipment.assignment))
+        raise
+    ranks.broadcast(None)
+
+
+def _in_words(error: OSError, assignment: Assignment) -> str:
+    return f"{error.strerror}: {error.filename or assignment.results}"
+
+
+class _Worker:
+    """One process that trains, or the first of several: claims runs, trains them, writes their results."""
+
+    def __init__(self, equipment: "Equipment", tell: Teller, ranks: "Ranks"):
+        self.advanced = False
+        self._equipment = equipment
+        self._assignment = equipment.assignment
+        self._layout = equipment.layout
+        self._tell = tell
+        self._ranks = ranks
+        # Now, not when a run ends: by then the tree may hold other code than that which runs.
+        self._code = provenance.of_code()
+
+    def run(self) -> None:
+        while self._pass():  # what another worker held when it was passed by may since have been left
+            pass
+
+    def _pass(self) -> bool:
+        """Go through all packs once; whether there was anything to do."""
+        done, worked = finished(self._layout), False
+        for run_id, config in self._runs():
+            if self._equipment.pulse.stop:
+                raise Stop
+            if run_id not in done:
+                worked |= self._attend(run_id, config)
+        return worked
+
+    def _runs(self) -> Iterator[Run]:
+        """The own pack; then the other packs from their far ends, where their workers come last."""
+        packs: list[Pack] = pickle.loads(self._equipment.submission.packs.read_bytes())
+        own = self._assignment.index % len(packs)
+        yield from packs[own]
+        for other in (*packs[own + 1 :], *packs[:own]):
+            yield from reversed(other)
+
+    def _attend(self, run_id: str, config: RunConfig) -> bool:
+        """Train a run, unless it is finished, given up, or another worker has it; whether it was trained."""
+        files = self._layout.run(run_id)
+        if files.failure.exists() or (is_finished(self._layout, run_id) and not files.checkpoint.exists()):
+            return False
+        files.folder.mkdir(parents=True, exist_ok=True)
+        lock = Lock.take(files.lock)
+        if lock is None:
+            return False
+        with lock:
+            # Between the look and the lock another worker may have ended it, or died in the middle of clearing up.
+            if is_finished(self._layout, run_id):
+                _clear(files)
+                return False
+            if files.failure.exists():
+                return False
+            self._train(run_id, config, files)
+            return True
+
+    def _train(self, run_id: str, config: RunConfig, files: RunFiles) -> None:
+        from icbench.train.ranks import PeerLost
+
+        assignment = self._assignment
+        before = Attempts.read(files)
+        attempts = Attempts.begin(
+            files, self._code, assignment.incarnation, provenance.slurm_job_id(), assignment.submission
+        )
+        self._tell("begin", run_id=run_id, attempts=attempts.attempts)
+        if reason := attempts.reason_to_give_up(assignment.incarnation):
+            self._give_up(run_id, files, attempts, reason)
+            return
+        with _log(files) as write:
+            where = f"{socket.gethostname()}, process {os.getpid()}"
+            write(f"attempt {attempts.attempts} of {config.label()} on {where}: {attempts.code}")
+            if before and before.code != attempts.code:
+                write(f"the attempt before ran other code: {before.code}")
+            try:
+                self._train_logged(run_id, config, files, attempts, write)
+            except PeerLost as error:
+                self._part(run_id, files, error, write)
+            except OSError as error:
+                if error.errno in _DISK_ERRORS:
+                    raise
+                self._fail_with(run_id, files, error, write)
+            except Stop:
+                raise
+            except Exception as error:
+                self._fail_with(run_id, files, error, write)
+
+    def _train_logged(
+        self, run_id: str, config: RunConfig, files: RunFiles, attempts: Attempts, write: Callable[[str], None]
+    ) -> None:
+        from icbench.train.loop import Stopped, train
+
+        watcher = self._equipment.pulse.watch(files, config, write)
+        try:
+            self._ranks.broadcast(pickle.dumps((run_id, config)))
+            state, diverged = train(config, self._equipment.data(config), files.checkpoint, watcher, self._ranks)
+        except Stopped:
+            self._leave(run_id, files, attempts, watcher, write)
+            return
+        finally:
+            self._equipment.pulse.unwatch()
+            self.advanced |= watcher.advanced
+        row = self._row(run_id, config, state, diverged, attempts)
+        write_run(self._layout, row, [{"run_id": run_id, **asdict(epoch)} for epoch in state.rows])
+        write(
+            "diverged: the loss is not finite"
+            if diverged
+            else f"finished with test accuracy {row['test_accuracy']:.4f}"
+        )
+        _clear(files)
+        self._tell("finish", run_id=run_id, test_accuracy=row["test_accuracy"], diverged=diverged)
+
+    def _leave(
+        self, run_id: str, files: RunFiles, attempts: Attempts, watcher: Watched, write: Callable[[str], None]
+    ) -> None:
+        """The training stopped with its checkpoint stored: it was cancelled, or this worker has to end."""
+        attempts.left(files, advanced=watcher.advanced)
+        if watcher.cancelled and not self._equipment.pulse.stop:
+            write("cancelled; the checkpoint is stored")
+            files.progress.unlink(missing_ok=True)
+            self._tell("fail", run_id=run_id, kind=kinds.CANCELLED, message=kinds.KINDS[kinds.CANCELLED])
+            return
+        write("stopped; the checkpoint is stored")
+        self._tell("left", run_id=run_id)
+        raise Stop
+
+    def _row(
+        self, run_id: str, config: RunConfig, state: "State", diverged: bool, attempts: Attempts
+    ) -> dict[str, Any]:
+        from icbench.nets.build import parameter_count
+        from icbench.train import hardware
+
+        accuracies = [row.test_accuracy for row in state.rows]
+        tail = accuracies[-1:] if diverged else accuracies[-10:]
+        seconds = sum(row.seconds for row in state.rows)
+        images = len(state.rows) * self._equipment.data(config).train_count
+        return {
+            "run_id": run_id,
+            "cell_id": config.cell_id,
+            "dataset": config.dataset,
+            "block": config.block,
+            "depth": config.depth,
+            "width": config.width,
+            "ordering": config.ordering,
+            "norm": config.norm.name,
+            "norm_options": json.dumps(dict(config.norm.options)),
+            "dropout": config.dropout,
+            "recipe": config.recipe.label,
+            "precision": config.precision,
+            "split": config.split,
+            "seed": config.seed,
+            "parameters": parameter_count(state.net),
+            "epochs": len(state.rows),
+            "test_accuracy": accuracies[-1],
+            "test_accuracy_last10": sum(tail) / len(tail),
+            "diverged": diverged,
+            "train_seconds": seconds,
+            "images_per_second": images / seconds,
+            "started_at": datetime.fromisoformat(attempts.started_at),
+            "finished_at": datetime.now(UTC),
+            "attempts": attempts.attempts,
+            "world_size": self._ranks.size,
+            "config": config.canonical_json(),
+            **self._code,
+            **hardware.describe(self._equipment.device),
+            **provenance.of_machine(),
+        }
+
+    def _give_up(self, run_id: str, files: RunFiles, attempts: Attempts, reason: str) -> None:
+        kind, words = self._assignment.before
+        attempts.not_begun(files)
+        with _log(files) as write:
+            write(f"given up: {reason} ({words})")
+        self._fail(run_id, files, kind, f"{reason} ({words})", "")
+
+    def _part(self, run_id: str, files: RunFiles, error: Exception, write: Callable[[str], None]) -> None:
+        """Another rank is gone: it has recorded why the run failed, or was killed, and the run goes on from here."""
+        write(str(error))
+        if failure := read_json(files.failure):
+            files.progress.unlink(missing_ok=True)
+            self._tell("fail", run_id=run_id, kind=failure["kind"], message=failure["message"])
+        raise Parted(str(error)) from None
+
+    def _fail_with(self, run_id: str, files: RunFiles, error: Exception, write: Callable[[str], None]) -> None:
+        trace = traceback.format_exc()
+        write(trace)
+        self._fail(run_id, files, kinds.of_error(error), in_words(error), trace)
+        if self._ranks.size > 1:
+            raise Parted(f"run {run_id} failed on the first rank")
+        if self._equipment.device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize()  # raises where the error has broken CUDA in this process; another worker goes on
+
+    def _fail(self, run_id: str, files: RunFiles, kind: str, message: str, trace: str) -> None:
+        """Record that the run failed; the rest go on."""
+        record_failure(files, kind, message, trace)
+        files.progress.unlink(missing_ok=True)
+        self._tell("fail", run_id=run_id, kind=kind, message=message)
+
+
+@contextmanager
+def _log(files: RunFiles) -> Iterator[Callable[[str], None]]:
+    """Write lines, with the time before each, to the end of the run's log."""
+    with files.log.open("a", encoding="utf-8") as log:
+
+        def write(line: str) -> None:
+            log.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}\n")
+            log.flush()
+
+        yield write
+
+
+def _clear(files: RunFiles) -> None:
+    """Remove what a finished run no longer needs. The lock stays: without its file, two might hold it."""
+    for file in (files.checkpoint, files.progress, files.attempts):
+        file.unlink(missing_ok=True)
