@@ -2,20 +2,43 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
+
+import icbench as package
+
+if TYPE_CHECKING:
+    from harness import Cluster
 
 # Before torch is imported: two test processes with a thread for each core would spin in each other's way, ten times
 # slower than with one.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 REPOSITORY = Path(__file__).parent.parent
+
+
+# What may differ between two sweeps of one grid.
+VARYING = [
+    "train_seconds",
+    "images_per_second",
+    "started_at",
+    "finished_at",
+    "attempts",
+    "hostname",
+    "slurm_job_id",
+    "node",
+    "gpu",
+]
 
 
 @dataclass
@@ -63,3 +86,64 @@ def write_grid(tmp_path: Path) -> Callable[..., Path]:
         return file
 
     return write
+
+
+def assert_same_rows(results: Path, undisturbed: Path) -> None:
+    """Bit for bit, but for what may differ."""
+    for ours, theirs in zip(_rows(results), _rows(undisturbed), strict=True):
+        pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+
+
+def _rows(results: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return package.load_runs(results).drop(columns=VARYING), package.load_epochs(results).drop(columns="seconds")
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60, every: float = 0.02) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(every)
+
+
+@pytest.fixture(scope="session")
+def slurm_conf() -> Iterator[Path]:
+    """A real SLURM of two nodes with four "GPUs" each, whose job arrays have at most five jobs; its configuration.
+
+    Skips where SLURM is not installed, unless ICBENCH_REQUIRE_CLUSTER says that it has to be, as CI does.
+    """
+    absent = [name for name in ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd") if not shutil.which(name)]
+    if absent and not os.environ.get("ICBENCH_REQUIRE_CLUSTER"):
+        pytest.skip(f"SLURM is not installed here: there is no {', '.join(absent)}")
+    folder = Path(tempfile.mkdtemp(prefix="icbench-"))  # short: the paths of sockets are
+    command = [REPOSITORY / "slurm" / "devcluster", "--dir", folder / "c"]
+    subprocess.run([*command, "up", "--set", "MaxArraySize=5"], check=True, timeout=60)
+    try:
+        yield folder / "c" / "etc" / "slurm.conf"
+    finally:
+        subprocess.run([*command, "down"], check=True, timeout=60)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def cluster(slurm_conf: Path, tmp_path: Path) -> Iterator["Cluster"]:
+    """A user's folder on the real cluster; nothing of it is left in the queue."""
+    from harness import Cluster
+
+    folder = tmp_path / "user"
+    folder.mkdir()
+    cluster = Cluster(slurm_conf, folder)
+    yield cluster
+    subprocess.run(["scancel", f"--user={os.getuid()}"], env=cluster.environment, check=True, timeout=60)
+    cluster.finish(60)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of the harness's SLOW, from a local sweep that nothing disturbs."""
+    from harness import SLOW
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "grid.yaml").write_text(SLOW)
+    command = [sys.executable, "-m", "icbench", "sweep", "grid.yaml"]
+    subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True, timeout=300)
+    return folder / "results"

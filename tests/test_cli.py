@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,49 @@ def test_what_cannot_go_well_is_said_before_anything_is_written(icbench: Icbench
         assert words in done.err
     assert icbench("plan", "g.yaml", "--results", "file").code == 2
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_retry_failed_takes_its_kind_after_an_equals_sign(
+    icbench: Icbench, write_grid: Callable[..., Path]
+) -> None:
+    """Before the grid, a bare one does not take the grid for a kind."""
+    write_grid("recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: baseline}", "g.yaml")
+    for words in (("--retry-failed", "g.yaml"), ("g.yaml", "--retry-failed"), ("--retry-failed=gpu-oom", "g.yaml")):
+        assert "1 missing" in icbench("sweep", *words, "--dry-run").out
+    wrong = icbench("sweep", "g.yaml", "--retry-failed=oom", "--dry-run")
+    assert wrong.code == 2
+    assert "--retry-failed=oom: there is no such kind. Did you mean" in wrong.err
+    assert "is a result, not a failure" in icbench("sweep", "g.yaml", "--retry-failed=diverged").err
+
+
+def test_a_plan_for_a_cluster(icbench: Icbench, write_grid: Callable[..., Path]) -> None:
+    write_grid("recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: baseline}\nseeds: 100", "g.yaml")
+    write_grid("executor: slurm\ntime_limit: 60\nmax_jobs_at_once: 2\njobs: 5\ngpus_per_node: 4", "c.yaml")
+    shown = icbench("plan", "g.yaml", "--profile", "c.yaml").out
+    assert "5 jobs of 4 slots each, 2 at once" in shown
+    assert shown.count("about") == 20
+    assert len(icbench("plan", "g.yaml", "--profile", "c.yaml", "--json").json()["packs"]) == 20
+
+
+def test_without_slurm_a_cluster_s_profile_is_an_error(icbench: Icbench, write_grid: Callable[..., Path]) -> None:
+    write_grid("recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: baseline}", "g.yaml")
+    write_grid("executor: slurm\ntime_limit: 60\ndevice: cpu", "c.yaml")
+    refused = icbench("sweep", "g.yaml", "--profile", "c.yaml", PATH="/nonexistent")
+    assert refused.code == 1
+    assert "there is no scontrol here. Log in to a machine from which jobs are submitted." in refused.err
+    doctor = icbench("doctor", "--profile", "c.yaml", PATH="/nonexistent")
+    assert doctor.code == 1
+    assert "failed  SLURM's commands: sbatch, squeue, scontrol, scancel, srun not found." in doctor.out
+
+
+def test_doctor_on_this_machine(icbench: Icbench, tmp_path: Path) -> None:
+    done = icbench("doctor")
+    assert done.code == 0, done.out
+    assert "ok      data set digits" in done.out
+    assert "ok      locks: flock works" in done.out
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "cifar10.npz").write_bytes(b"damaged")
+    damaged = icbench("doctor")
+    assert damaged.code == 1
+    assert "failed  data set cifar10: this is no readable .npz file. Make it again with" in damaged.out

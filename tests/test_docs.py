@@ -12,7 +12,7 @@ import duckdb
 import pytest
 from conftest import REPOSITORY, environment
 
-from icbench import grid
+from icbench import grid, profile
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -32,11 +32,13 @@ def test_links_lead_somewhere() -> None:
             assert ((REPOSITORY / document).parent / target).exists(), (document, target)
 
 
-def test_the_readme_s_grid(tmp_path: Path) -> None:
-    (text,) = blocks("README.md", "yaml")
+def test_the_readme_s_grid_and_profile(tmp_path: Path) -> None:
+    text, cluster = blocks("README.md", "yaml")
     file = tmp_path / "any.yaml"
     file.write_text(text)
     assert len(grid.load(file).run_ids) == 39
+    file.write_text(cluster)
+    assert profile.load(str(file)).packs(1000) == 16 * 8
 
 
 def test_the_readme_s_ways_to_read_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
