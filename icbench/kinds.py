@@ -1,5 +1,7 @@
 """How a run can come to nothing, by name; `icbench status` shows them, `--retry-failed=KIND` takes them."""
 
+import errno
+
 HOST_OOM = "host-oom"
 GPU_OOM = "gpu-oom"
 TIME_OUT = "time-out"
@@ -50,6 +52,9 @@ def of_error(error: Exception) -> str:
 
 # What torch says when malloc, mmap or cudaHostAlloc refuse; it has no type of its own for that.
 _NO_HOST_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
+
+# What ends a worker and not a run: the disk is full, read-only or away.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)
 
 # The exit code of a job that could not write its results: sacct knows it even where no file can be written any more.
 EXIT_DISK = 74

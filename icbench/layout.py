@@ -96,6 +96,10 @@ class SubmissionFiles:
         """What worker `worker` began and ended, one JSON object a line; written by that worker alone."""
         return self.folder / f"worker-{worker}.jsonl"
 
+    def all_events(self) -> list[Path]:
+        """The files of those workers that have told something."""
+        return sorted(self.folder.glob("worker-*.jsonl"))
+
 
 @dataclass(frozen=True)
 class Layout:

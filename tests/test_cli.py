@@ -154,9 +154,7 @@ def test_what_cannot_go_well_is_said_before_anything_is_written(icbench: Icbench
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_retry_failed_takes_its_kind_after_an_equals_sign(
-    icbench: Icbench, write_grid: Callable[..., Path]
-) -> None:
+def test_retry_failed_takes_its_kind_after_an_equals_sign(icbench: Icbench, write_grid: Callable[..., Path]) -> None:
     """Before the grid, a bare one does not take the grid for a kind."""
     write_grid("recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: baseline}", "g.yaml")
     for words in (("--retry-failed", "g.yaml"), ("g.yaml", "--retry-failed"), ("--retry-failed=gpu-oom", "g.yaml")):

@@ -41,8 +41,8 @@ class ClusterJobs:
         while True:
             for each in live:
                 files = self.layout.sweep(each.entry.sweep).submission(each.entry.submission)
-                for index in range(len(each.entry.jobs) * each.entry.slots):
-                    yield from self._read(files.events(index))
+                for file in files.all_events():
+                    yield from self._read(file)
             yield None
             if not live or not self._open(ids):
                 return

@@ -39,8 +39,6 @@ _POLL_SECONDS = 0.5
 # node, not with a run.
 _MAX_STILLBORN = {"raised": 2, "killed": 10}
 _A_WHILE_SECONDS = 60.0
-# Until SLURM has certainly ended a process of a job that it has requeued.
-_END_SECONDS = 60.0
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 
@@ -128,20 +126,21 @@ class _Slot:
             signal.signal(number, self._pass_on)
         files = self.share.files
         lock = Lock.take(files.slot(self.index)) if self.rank == 0 else None
-        if lock is not None:
-            files.slot(self.index).write_text(_incarnation(self.share), encoding="utf-8")
         try:
+            if lock is not None and self.share.ranks > 1:  # for the later ranks to know that this one has been there
+                files.slot(self.index).write_text(_incarnation(self.share), encoding="utf-8")
             code = self._work()
-        except IcbenchError as error:
+        except (IcbenchError, OSError) as error:
             _say(str(error))
-            code = 1
+            code = Outcome.HALTED.value if getattr(error, "errno", None) in kinds.DISK_ERRORS else 1
         finally:
             if lock is not None:
                 lock.release()
         if self.process == 0:
             self._wait_for_slots()
             if self._should_requeue():
-                _requeue(submitit_handler)
+                assert callable(submitit_handler)
+                submitit_handler(signal.SIGUSR2, None)  # ends this process
         return code
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
@@ -267,20 +266,6 @@ class _Slot:
         packs: list[Any] = pickle.loads(self.share.files.packs.read_bytes())
         run_ids = {run_id for pack in packs for run_id, _ in pack} - finished(layout)
         return any(not layout.run(run_id).failure.exists() for run_id in run_ids)
-
-
-def _requeue(submitit_handler: object) -> None:
-    """Have submitit put the job back into the queue, and wait for SLURM to end this process.
-
-    A job whose processes end by themselves while it is being requeued may be taken for failed (seen in 22.05).
-    """
-    assert callable(submitit_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
-        submitit_handler(signal.SIGUSR2, None)
-    except SystemExit:
-        time.sleep(_END_SECONDS)
-        raise
 
 
 def _cause(code: int, oom: bool) -> tuple[str, str]:

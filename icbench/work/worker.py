@@ -4,7 +4,6 @@ A run is claimed by a lock that the kernel frees when its holder dies, so any nu
 sweeps, may be given the same runs: each is done once. torch is imported only when the work begins.
 """
 
-import errno
 import json
 import os
 import pickle
@@ -35,9 +34,6 @@ if TYPE_CHECKING:
     from icbench.train.state import State
     from icbench.work.equipment import Equipment
 
-# What ends a worker and not a run: the disk is full, read-only or away.
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)
-
 
 class Stop(Exception):
     """This worker was asked to stop, or who looks after it is gone."""
@@ -64,7 +60,7 @@ def work(assignment: Assignment) -> Outcome:
         with Teller(submission.events(assignment.index)) as tell:
             return _lead(assignment, tell)
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        if error.errno not in kinds.DISK_ERRORS:
             raise
         print(f"halted: {_in_words(error, assignment)}", file=sys.stderr, flush=True)
         return Outcome.HALTED
@@ -100,7 +96,7 @@ def _work(equipment: "Equipment", tell: Teller, ranks: "Ranks") -> None:
         ranks.broadcast(None)
         raise
     except OSError as error:
-        if error.errno in _DISK_ERRORS:
+        if error.errno in kinds.DISK_ERRORS:
             with suppress(OSError):  # it may be just this disk
                 tell("halted", reason=_in_words(error, equipment.assignment))
         raise
@@ -187,7 +183,7 @@ class _Worker:
             except PeerLost as error:
                 self._part(run_id, files, error, write)
             except OSError as error:
-                if error.errno in _DISK_ERRORS:
+                if error.errno in kinds.DISK_ERRORS:
                     raise
                 self._fail_with(run_id, files, error, write)
             except Stop:

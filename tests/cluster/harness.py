@@ -84,23 +84,9 @@ class Cluster:
     def state(self, job: str) -> str:
         return self.slurm("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}")
 
-    def hurry(self) -> None:
-        """Have requeued jobs start at once, which SLURM makes wait for two minutes."""
-        listing = self.slurm("squeue", "--noheader", "--states=PENDING", "--format=%A|%r")
-        for job, reason in (line.split("|") for line in listing.splitlines()):
-            if reason == "BeginTime":
-                subprocess.run(
-                    ["scontrol", "update", f"JobId={job}", "StartTime=now"], env=self.environment, check=False
-                )
-
     def finish(self, seconds: float = 300) -> None:
         """Wait until the queue is empty."""
-
-        def is_empty() -> bool:
-            self.hurry()
-            return not self.slurm("squeue", "--noheader")
-
-        wait_for(is_empty, seconds, every=0.5)
+        wait_for(lambda: not self.slurm("squeue", "--noheader"), seconds, every=0.5)
 
     def status(self) -> dict[str, Any]:
         (status,) = self.icbench("status", "--json").json()

@@ -182,10 +182,9 @@ def test_jobs_that_get_nowhere_leave_the_queue(cluster: Cluster) -> None:
     cluster.write()
     job = cluster.submit()
     for _ in range(3):
-        wait_for(lambda: cluster.hurry() or cluster.workers(), 60, every=0.5)
+        wait_for(lambda: cluster.workers(), 60, every=0.2)
         cluster.slurm("scancel", "--signal=USR2", job)  # as before the end of a job's time, before there was a step
         wait_for(lambda: not cluster.workers(), 60)
-        cluster.hurry()
     cluster.finish()
     assert "3 times in a row this job had its nodes and made no progress" in cluster.logs()
     status = cluster.status()
@@ -210,6 +209,7 @@ def test_a_full_disk(cluster: Cluster, undisturbed: Path) -> None:
                 pass
         cluster.finish()
         assert len(cluster.runs()) < 4  # and they can be read
+        wait_for(lambda: {each["kind"] for each in cluster.status()["interrupted"]} == {"disk"}, 30, every=0.5)
         said = cluster.icbench("status").out
         assert "no space" in said.lower(), said
         refused = cluster.sweep()
