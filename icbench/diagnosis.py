@@ -16,7 +16,7 @@ from icbench.data import store
 from icbench.errors import UserError
 from icbench.files import write_whole
 from icbench.layout import Layout
-from icbench.profile import Profile, Slurm
+from icbench.profile import Profile, Slurm, time_limit_minutes
 
 _OK, _WARNING, _FAILED = "ok", "warning", "failed"
 _LITTLE_SPACE = 2 * 2**30
@@ -39,7 +39,10 @@ def examine(profile: Profile, layout: Layout, data: Path | None) -> Iterator[Fin
     yield from _data_sets(data)
     yield from _torch(profile)
     if isinstance(profile, Slurm):
-        yield from _cluster(profile)
+        try:
+            yield from _cluster(profile)
+        except slurm.SlurmError as error:
+            yield Finding("SLURM's answers", _FAILED, str(error), "Ask whoever runs the cluster, or wait.")
 
 
 def _results(layout: Layout) -> Iterator[Finding]:
@@ -155,14 +158,14 @@ def _cluster(profile: Slurm) -> Iterator[Finding]:
         yield Finding("controller", _FAILED, str(error), "Ask whoever runs the cluster, or wait.")
         return
     yield Finding("controller", _OK, f"cluster {configuration.get('ClusterName', 'without a name')} answers")
-    yield from _accounting(profile)
+    yield from _accounting(profile, configuration.get("ClusterName", ""))
     yield Finding("MaxArraySize", _OK, f"{configuration.get('MaxArraySize')}; more jobs go into several arrays")
     yield from _requeueing(profile, configuration)
     yield from _partition(profile)
     yield from _acceptance(profile)
 
 
-def _accounting(profile: Slurm) -> Iterator[Finding]:
+def _accounting(profile: Slurm, cluster: str) -> Iterator[Finding]:
     remedy = "Sweeps work without it; `icbench status` cannot say how jobs ended."
     try:
         slurm.call("sacct", "--noheader", "--allocations", "--jobs=1")
@@ -171,7 +174,7 @@ def _accounting(profile: Slurm) -> Iterator[Finding]:
         return
     yield Finding("accounting", _OK, "sacct answers")
     try:
-        limit = slurm.submit_limit(profile.account, profile.qos)
+        limit = slurm.submit_limit(cluster, profile.account, profile.qos)
     except slurm.SlurmError as error:
         yield Finding("submit limit", _WARNING, str(error), "If sbatch refuses jobs, icbench submits fewer.")
         return
@@ -216,6 +219,7 @@ def _partition(profile: Slurm) -> Iterator[Finding]:
         yield Finding("partition", _WARNING, f"{name} is down.", "Jobs will wait until it is up.")
     else:
         yield Finding("partition", _OK, f"{name}: {sum(int(row[3]) for row in rows)} nodes, time limit {rows[0][2]}")
+    yield from _never(profile, rows)
     if profile.gpus_per_node:
         most = max((_gpus(row[5], profile.gpu_type) for row in rows), default=0)
         what = f"{profile.gpu_type} GPUs" if profile.gpu_type else "GPUs"
@@ -224,6 +228,21 @@ def _partition(profile: Slurm) -> Iterator[Finding]:
             yield Finding("gres", _FAILED, f"no node of {name} has {profile.gpus_per_node} {what}.", remedy)
         else:
             yield Finding("gres", _OK, f"up to {most} {what} a node")
+
+
+def _never(profile: Slurm, rows: list[list[str]]) -> Iterator[Finding]:
+    """What sbatch takes, but no node will ever do: such a job waits in the queue for good."""
+    limits = [minutes for row in rows if (minutes := time_limit_minutes(row[2]))]
+    if len(limits) == len(rows) and max(limits) < profile.time_limit:
+        words = f"{profile.time_limit} min is more than the partition's {max(limits)} min"
+        yield Finding("time_limit", _FAILED, words, f"Write time_limit: {max(limits)}, or another partition.")
+    nodes = sum(int(row[3]) for row in rows)
+    if nodes < profile.nodes:
+        yield Finding("nodes", _FAILED, f"the partition has {nodes}", f"Write nodes: {nodes} or fewer.")
+    cores, wanted = max(int(row[4].rstrip("+")) for row in rows), profile.tasks_per_node * profile.cpus_per_task
+    if cores < wanted:
+        words = f"a job wants {wanted} on each node, but none has more than {cores}"
+        yield Finding("cores", _FAILED, words, "Write fewer cpus_per_gpu, or fewer runs on a node.")
 
 
 def _gpus(gres: str, kind: str | None) -> int:

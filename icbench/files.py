@@ -58,6 +58,15 @@ def read_json(file: Path) -> Any:
         return None
 
 
+def last_words(file: Path, lines: int = 15) -> str:
+    """The end of a text file that a job wrote."""
+    try:
+        content = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "(nothing)"
+    return "\n".join(content[-lines:]) or "(nothing)"
+
+
 def _sync_directory(folder: Path) -> None:
     """Make a rename last through a power cut, where the file system can."""
     descriptor = os.open(folder, os.O_RDONLY)

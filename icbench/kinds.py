@@ -1,6 +1,7 @@
 """How a run can come to nothing, by name; `icbench status` shows them, `--retry-failed=KIND` takes them."""
 
 import errno
+import re
 
 HOST_OOM = "host-oom"
 GPU_OOM = "gpu-oom"
@@ -9,6 +10,8 @@ PREEMPTED = "preempted"
 NODE_FAILURE = "node-failure"
 CANCELLED = "cancelled"
 DISK = "disk"
+NO_PROGRESS = "no-progress"
+SETUP = "setup"
 DIED = "died"
 ERROR = "error"
 
@@ -21,6 +24,8 @@ KINDS = {
     NODE_FAILURE: "the node failed",
     CANCELLED: "somebody cancelled it",
     DISK: "results could not be written",
+    NO_PROGRESS: "its jobs had their nodes again and again and got nowhere; a longer time_limit may help",
+    SETUP: "a line of the profile's setup failed",
     DIED: "its worker was killed, nobody knows by whom",
     ERROR: "it raised an error",
 }
@@ -36,9 +41,13 @@ _OF_STATE = {
 }
 
 
-def of_job(state: str, exit_code: int) -> str:
-    """The kind of what happened to the runs of a SLURM job that ended in `state`."""
-    return DISK if exit_code == EXIT_DISK else _OF_STATE.get(state, DIED)
+def of_job(state: str, exit_code: int, said: str = "") -> str:
+    """The kind of what happened to the runs of a SLURM job that ended in `state`; said: the end of its output.
+
+    Where SLURM itself watches over memory, without control groups, only its words tell.
+    """
+    kind = _OF_EXIT_CODE.get(exit_code) or _OF_STATE.get(state, DIED)
+    return HOST_OOM if kind == DIED and re.search("memory limit|oom.kill", said, re.IGNORECASE) else kind
 
 
 def of_error(error: Exception) -> str:
@@ -56,5 +65,9 @@ _NO_HOST_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocat
 # What ends a worker and not a run: the disk is full, read-only or away.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)
 
-# The exit code of a job that could not write its results: sacct knows it even where no file can be written any more.
+# Exit codes of a job that could not write its results, of one that gets nowhere, of one whose setup fails: sacct knows
+# them even where no file can be written any more.
 EXIT_DISK = 74
+EXIT_IDLE = 75
+EXIT_SETUP = 76
+_OF_EXIT_CODE = {EXIT_DISK: DISK, EXIT_IDLE: NO_PROGRESS, EXIT_SETUP: SETUP}

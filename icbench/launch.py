@@ -14,7 +14,7 @@ from typing import Any
 from icbench import ledger
 from icbench.errors import IcbenchError
 from icbench.events import Event, Follower
-from icbench.files import is_full, write_whole
+from icbench.files import is_full, last_words, write_whole
 from icbench.layout import Layout, SubmissionFiles
 from icbench.locks import Lock
 from icbench.plan import Pack
@@ -196,12 +196,3 @@ def cannot_write(reason: str) -> IcbenchError:
     """What to say when workers cannot write their results."""
     remedy = "Mend that, then type the same command again; nothing is lost."
     return IcbenchError(f"the workers cannot write results: {reason}. {remedy}")
-
-
-def last_words(file: Path, lines: int = 15) -> str:
-    """The end of what a job wrote to its standard error."""
-    try:
-        content = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return "(nothing)"
-    return "\n".join(content[-lines:]) or "(nothing)"

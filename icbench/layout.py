@@ -79,9 +79,9 @@ class SubmissionFiles:
         """Held (flock) by the first process of a SLURM job's slot while it looks after its worker."""
         return self.folder / f"slot-{index}.lock"
 
-    def rendezvous(self, index: int) -> Path:
-        """Where the ranks of slot `index` find each other."""
-        return self.folder / f"rendezvous-{index}.json"
+    def rendezvous(self, index: int, incarnation: str) -> Path:
+        """Where the ranks of slot `index` find each other, in one stay of their job on its nodes."""
+        return self.folder / f"rendezvous-{index}-{incarnation.rpartition('/')[2]}.json"
 
     @property
     def lifeline(self) -> Path:

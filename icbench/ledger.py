@@ -5,6 +5,7 @@ their own (`quickstart.1a2b3c4d`), so that they are found in the queue even if w
 it could note their ids.
 """
 
+import getpass
 import os
 import secrets
 import socket
@@ -25,13 +26,16 @@ from icbench.profile import Profile
 class Entry:
     """One submission. jobs: submitit's ids of them. packs: the run ids that each worker or slot was given.
 
-    slots: how many packs a job has; ranks: processes a slot. over: none of its jobs is live any more, for good.
+    slots: how many packs a job has. cluster: SLURM's name of it; empty for a local sweep. over: none of its jobs is
+    live any more, for good.
     """
 
     submission: str
     sweep: str
     submitted_at: str
     hostname: str
+    user: str
+    cluster: str
     pid: int
     executor: str
     profile: dict[str, Any]
@@ -45,7 +49,7 @@ class Entry:
         object.__setattr__(self, "run_ids", frozenset(run_id for pack in self.packs for run_id in pack))
 
     @classmethod
-    def new(cls, sweep: str, profile: Profile, packs: Iterable[Pack]) -> "Entry":
+    def new(cls, sweep: str, profile: Profile, packs: Iterable[Pack], cluster: str = "") -> "Entry":
         """An entry for what is about to be submitted from here."""
         now = datetime.now(UTC)
         return cls(
@@ -53,6 +57,8 @@ class Entry:
             sweep=sweep,
             submitted_at=now.isoformat(),
             hostname=socket.gethostname(),
+            user=getpass.getuser(),
+            cluster=cluster,
             pid=os.getpid(),
             executor=profile.executor,
             profile=asdict(profile),

@@ -18,11 +18,11 @@ class Lock:
         self._descriptor = descriptor
 
     @classmethod
-    def take(cls, file: Path) -> "Lock | None":
-        """The lock, or None when somebody else holds it."""
+    def take(cls, file: Path, *, patience: float = 0.0) -> "Lock | None":
+        """The lock, or None when somebody else holds it, and still does after `patience` seconds."""
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            for wait in (*_WAITS, None):
+            for wait in (*_WAITS, *[_LOOK_SECONDS] * round(patience / _LOOK_SECONDS), None):
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     return cls(descriptor)

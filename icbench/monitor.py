@@ -1,19 +1,23 @@
 """What is running, what waits, what failed and why: the results directory, joined with SLURM's queue and accounting."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icbench import kinds
+from icbench import kinds, ledger
 from icbench.cluster import slurm, submissions
 from icbench.cluster.submissions import Live
 from icbench.errors import UserError
-from icbench.files import is_full, read_json
+from icbench.files import is_full, last_words, read_json
 from icbench.layout import Layout
 from icbench.locks import is_free
 from icbench.results import existing, finished, read
 from icbench.work.attempts import Attempts
+
+# Of a job's output, what may tell why it ended.
+_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,24 @@ class Interruption:
 
 
 @dataclass(frozen=True)
+class EndedJob:
+    """A SLURM job of a sweep's last submission that has ended otherwise than well, while runs are left of it.
+
+    state: SLURM's, with the exit code; kind: one of icbench/kinds.py; said: the last line of its output.
+    """
+
+    job: str
+    state: str
+    kind: str
+    said: str
+
+
+@dataclass(frozen=True)
 class SweepStatus:
     """A sweep's runs by state. finished: also those that diverged. queued: a live submission will do or go on with
     them. waiting: neither begun nor queued. jobs_pending, jobs_running: of all submissions of this sweep.
+    pending_because: SLURM's reasons, each with the number of its jobs. jobs_ended: of the last submission, if no jobs
+    are left and runs are.
     """
 
     name: str
@@ -67,6 +86,8 @@ class SweepStatus:
     failures: tuple[Failure, ...]
     jobs_pending: int
     jobs_running: int
+    pending_because: dict[str, int]
+    jobs_ended: tuple[EndedJob, ...]
 
     @property
     def is_under_way(self) -> bool:
@@ -93,18 +114,23 @@ def overview(results: Path) -> Overview:
     covered = submissions.covered(live)
     wanted = {run_id for content in manifests for run_id in content["run_ids"]}
     left = {run_id: Attempts.read(layout.run(run_id)) for run_id in begun(layout, wanted - done)}
-    ended, more_notes = _endings({a.job for i, a in left.items() if a and a.job and i not in covered})
-    seen = _Seen(layout, done, live, covered, left, ended, _diverged(layout, wanted & done))
+    last = {entry.sweep: entry for entry in ledger.entries(layout) if entry.executor == "slurm"}
+    dropped = {name: entry for name, entry in last.items() if not entry.run_ids <= done | covered}
+    jobs = {a.job for i, a in left.items() if a and a.job and i not in covered}
+    ended, more_notes = _endings(jobs.union(*(entry.jobs for entry in dropped.values())))
     full = (f"No space is left for {layout.root}/: workers cannot write.",) if is_full(layout.root) else ()
+    seen = _Seen(layout, done, live, covered, left, ended, _diverged(layout, wanted & done), dropped)
     return Overview(tuple(seen.status(content) for content in manifests), (*full, *notes, *more_notes))
 
 
 def _live(layout: Layout) -> tuple[list[Live], tuple[str, ...]]:
-    """The live submissions; without SLURM's queue, of local ones alone."""
+    """The live submissions; without SLURM's queue, all that may be."""
     try:
         return submissions.live(layout), ()
     except slurm.SlurmError as error:
-        return submissions.local(layout), (f"What is queued is not known: {error}",)
+        submitted = [e for e in ledger.entries(layout) if e.executor == "slurm" and not e.over]
+        note = f"What was submitted to SLURM counts as queued here, since the queue is not known: {error}"
+        return submissions.local(layout) + [Live(entry) for entry in submitted], (note,)
 
 
 def _endings(jobs: Collection[str]) -> tuple[dict[str, slurm.Ending], tuple[str, ...]]:
@@ -130,6 +156,7 @@ class _Seen:
     left: dict[str, Attempts | None]
     ended: dict[str, slurm.Ending]
     diverged: set[str]
+    dropped: dict[str, ledger.Entry]
 
     def status(self, manifest: dict[str, Any]) -> SweepStatus:
         ids = manifest["run_ids"]
@@ -156,13 +183,36 @@ class _Seen:
             waiting=len(idle) - queued - len(dropped),
             failures=tuple(failed.values()),
             jobs_pending=sum(job.is_pending for job in jobs),
-            jobs_running=sum(not job.is_pending for job in jobs),
+            jobs_running=sum(not job.is_pending and not job.is_ending for job in jobs),
+            pending_because=dict(Counter(job.reason for job in jobs if job.is_pending)),
+            jobs_ended=() if jobs else self._jobs_ended(manifest["name"]),
         )
 
+    def _jobs_ended(self, name: str) -> tuple[EndedJob, ...]:
+        jobs = self.dropped[name].jobs if name in self.dropped else ()
+        return tuple(
+            EndedJob(
+                job, f"{ending.state} {ending.exit_code}:{ending.signal}", self._kind(job), _said(self.layout, job)
+            )
+            for job in jobs
+            if (ending := self.ended.get(job)) and ending.state != "COMPLETED"
+        )
+
+    def _kind(self, job: str) -> str:
+        ending = self.ended[job]
+        return kinds.of_job(ending.state, ending.exit_code, _said(self.layout, job, _LINES))
+
     def _interruption(self, run_id: str, attempts: Attempts) -> Interruption:
-        ending = self.ended.get(attempts.job or "")
-        kind = kinds.of_job(ending.state, ending.exit_code) if ending else None
-        return Interruption(run_id, kind, attempts.job)
+        job = attempts.job
+        return Interruption(run_id, self._kind(job) if job and job in self.ended else None, job)
+
+
+def _said(layout: Layout, job: str, lines: int = 1) -> str:
+    """The last lines of what the processes of a job wrote to their standard error, without SLURM's and submitit's."""
+    files = [file for file in job_output(layout, job) if file.suffix == ".err"]
+    words = [line for file in files for line in last_words(file, _LINES).splitlines() if line.strip()]
+    ours = [line for line in words if not line.startswith(("srun:", "submitit"))]
+    return "\n".join((words if lines > 1 else ours)[-lines:])
 
 
 def beat(layout: Layout, run_id: str) -> Beat | None:

@@ -12,6 +12,7 @@ from icbench.values import TYPES, Scalar
 from icbench.yamlfile import Mistake, read
 
 EXECUTORS = ("local", "slurm")
+_FOR_CLUSTERS = "For a cluster write executor: slurm, and see slurm/template.yaml."
 _DEVICES = ("auto", "cpu", "cuda")
 CHECKPOINT_MINUTES = 10.0
 _MOST = 4096  # workers, threads, nodes, GPUs of one of them
@@ -106,7 +107,7 @@ def load(name: str) -> Profile:
     if name == "local":
         return _local({})
     file = Path(name)
-    if not file.exists() and file.suffix not in (".yaml", ".yml"):
+    if not name or (not file.exists() and file.suffix not in (".yaml", ".yml")):
         remedy = "Write local, or the path of a profile's YAML file, such as slurm/workstation.yaml."
         raise UserError(f"there is no profile {name!r}.", remedy)
     document = read(file)
@@ -153,9 +154,15 @@ def _number(type_name: str, *, most: int = _MOST, automatic: bool = False) -> _P
 
 def _text(value: object, key: str) -> str:
     """A word for sbatch, where a number can be one too: a partition may be called 4."""
-    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value) or "\n" in str(value):
-        raise Mistake((key,), f"{key}: {value!r} should be a word.")
+    if isinstance(value, bool) or not isinstance(value, str | int) or not re.fullmatch(r"[^\s\"']+", str(value)):
+        raise Mistake((key,), f"{key}: {value!r} should be a word, without blanks and quotes.")
     return str(value)
+
+
+def _gpu_type(value: object, key: str) -> str:
+    if ":" in str(value):
+        raise Mistake((key,), f"{key}: {value!r} should be the type alone.", "How many is gpus_per_node.")
+    return _text(value, key)
 
 
 _TIME = re.compile(
@@ -164,17 +171,22 @@ _TIME = re.compile(
 )
 
 
-def _minutes(value: object, key: str) -> int:
-    """A time limit as sbatch reads it, in whole minutes, rounded up."""
-    match = _TIME.fullmatch(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
+def time_limit_minutes(written: object) -> int | None:
+    """A time limit as sbatch and sinfo write it, in whole minutes, rounded up; None where it is none."""
+    match = _TIME.fullmatch(str(written)) if isinstance(written, str | int) and not isinstance(written, bool) else None
     parts = {name: int(text) for name, text in match.groupdict().items() if text} if match else {}
     hours = 24 * parts.get("days", 0) + parts.get("hours_of_day", 0) + parts.get("hours", 0)
     minutes = 60 * hours + sum(parts.get(name, 0) for name in ("minutes_of_day", "minutes", "only_minutes"))
     seconds = 60 * minutes + sum(parts.get(name, 0) for name in ("seconds_of_day", "seconds", "only_seconds"))
-    if not 0 < seconds < 60 * 10**7:
+    return -(-seconds // 60) if 0 < seconds < 60 * 10**7 else None
+
+
+def _minutes(value: object, key: str) -> int:
+    minutes = time_limit_minutes(value)
+    if minutes is None:
         remedy = "Write it as for sbatch: 90 (minutes), 1:30:00, 2-00:00:00 (days-hours:minutes:seconds)."
         raise Mistake((key,), f"{key}: {value!r} is no time above 0.", remedy)
-    return -(-seconds // 60)
+    return minutes
 
 
 def _memory(value: object, key: str) -> str:
@@ -185,7 +197,8 @@ def _memory(value: object, key: str) -> str:
 
 def _lines(value: object, key: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
-        raise Mistake((key,), f"{key}: {value!r} should be a list of shell commands.", 'As in ["module load cuda"].')
+        remedy = 'As in ["module load cuda"]; in quotes, where there is a colon or a # in it.'
+        raise Mistake((key,), f"{key}: {value!r} should be a list of shell commands.", remedy)
     return tuple(value)
 
 
@@ -200,11 +213,16 @@ _TAKEN = {
     "signal": "Use the profile's field signal_seconds.",
     **dict.fromkeys(("ntasks", "ntasks-per-node", "ntasks-per-gpu"), "It follows from runs_per_gpu or runs_per_node."),
     **dict.fromkeys(
-        ("array", "dependency", "output", "error", "open-mode", "job-name", "comment", "wckey", "requeue",
-         "no-requeue", "chdir", "export", "wrap", "wait", "parsable", "test-only", "begin", "hold"),
+        ("array", "begin", "chdir", "clusters", "comment", "dependency", "error", "export", "gid", "help", "hold",
+         "job-name", "no-requeue", "open-mode", "output", "parsable", "requeue", "test-only", "uid", "usage",
+         "version", "wait", "wckey", "wrap"),
         "icbench sets it, or relies on its default.",
     ),
 }  # fmt: skip
+
+
+# An option of its own, though another's name begins so.
+_WHOLE = ("mem",)
 
 
 def _sbatch(value: object, key: str) -> tuple[tuple[str, Scalar], ...]:
@@ -214,8 +232,11 @@ def _sbatch(value: object, key: str) -> tuple[tuple[str, Scalar], ...]:
         path = (key, option)
         if not re.fullmatch(r"[a-z][a-z0-9-]+", option):
             raise Mistake(path, f"{option!r} is no option of sbatch.", "Write its long name without the dashes.")
-        if option in _TAKEN:
-            raise Mistake(path, f"the option {option!r} is not for sbatch: here.", _TAKEN[option])
+        taken = next((name for name in _TAKEN if name.startswith(option)), None)  # sbatch takes abbreviations
+        if taken and option not in _WHOLE:
+            raise Mistake(path, f"the option {option!r} is not for sbatch: here.", _TAKEN[taken])
+        if given in ("yes", "no", "on", "off"):
+            raise Mistake(path, f"{option}: {given!r} is a word.", "Write true for an option that takes no value.")
         if not isinstance(given, bool | int | float | str) or given is False or "\n" in str(given):
             raise Mistake(path, f"{option}: {given!r} should be a word, a number, or true where it takes no value.")
     return tuple(sorted(value.items()))
@@ -233,8 +254,10 @@ _LOCAL: dict[str, _Parser] = {
 }
 _SLURM: dict[str, _Parser] = {
     "time_limit": _minutes,
-    **dict.fromkeys(("partition", "account", "qos", "constraint", "gpu_type"), _text),
-    **dict.fromkeys(("nodes", "cpus_per_gpu", "runs_per_gpu", "gpus_per_run", "runs_per_node"), _number("PositiveInt")),
+    **dict.fromkeys(("partition", "account", "qos", "constraint"), _text),
+    "gpu_type": _gpu_type,
+    **dict.fromkeys(("nodes", "runs_per_gpu", "gpus_per_run", "runs_per_node"), _number("PositiveInt")),
+    "cpus_per_gpu": _number("PositiveInt", automatic=True),
     "gpus_per_node": _number("NonNegativeInt"),
     "mem_per_gpu": _memory,
     "max_jobs_at_once": _number("PositiveInt", most=10**6),
@@ -254,6 +277,8 @@ def _parse(data: Mapping[str, Any], parsers: Mapping[str, _Parser], other: Mappi
         if key == "executor":
             continue
         if key not in parsers:
+            if key in other and executor == "local":
+                raise Mistake((key,), f"a profile for this machine has no field {key!r}.", _FOR_CLUSTERS)
             elsewhere = f" for executor {executor}" if key in other else ""
             raise Mistake((key,), f"a profile{elsewhere} has no field {key!r}.", suggest(key, ["executor", *parsers]))
         if value is not None:
@@ -281,6 +306,8 @@ def _slurm(data: Mapping[str, Any]) -> Slurm:
         remedy = "Write, say, time_limit: 4:00:00; a job that reaches it goes on in the next."
         raise Mistake(("executor",), "a profile for executor slurm needs a time_limit.", remedy)
     fields["threads"] = fields.get("threads") or 1
+    if fields.get("gpus_per_node", 1):
+        fields["cpus_per_gpu"] = fields.get("cpus_per_gpu") or fields["threads"] * fields.get("runs_per_gpu", 1)
     # Half of a very short job's time, as in trials.
     fields.setdefault("signal_seconds", min(Slurm.signal_seconds, 30 * fields["time_limit"]))
     gpus = fields.get("gpus_per_node", 1)
@@ -323,10 +350,10 @@ def _check_gpus(profile: Slurm, fields: Mapping[str, Any]) -> None:
                 f"gpus_per_run: {profile.gpus_per_run} does not fit {profile.nodes} x {profile.gpus_per_node} GPUs.",
                 "A run has an even part of a node's GPUs, or all GPUs of an even part of the job's nodes.",
             )
-    if profile.gpus_per_node and profile.threads > max(1, profile.cpus_per_gpu // profile.runs_per_gpu):
+    if profile.gpus_per_node and profile.threads * profile.runs_per_gpu > profile.cpus_per_gpu:
         raise Mistake(
-            ("threads",),
-            f"threads: {profile.threads} for each run, but cpus_per_gpu gives it "
-            f"{profile.cpus_per_gpu} / {profile.runs_per_gpu} cores.",
-            "Write fewer threads or more cpus_per_gpu.",
+            ("cpus_per_gpu",),
+            f"cpus_per_gpu: {profile.cpus_per_gpu} cores are too few for {profile.runs_per_gpu} x {profile.threads} "
+            "(runs_per_gpu x threads).",
+            f"Write at least {profile.runs_per_gpu * profile.threads}, or leave it away.",
         )

@@ -57,7 +57,11 @@ MISTAKES = {
     "zero": ("workers: 0", 1, "a whole number from 1 up"),
     "empty": ("", 1, "holds no profile"),
     "no GPU": ("device: cuda", 1, "no NVIDIA GPU"),
-    "a cluster's field": ("workers: 2\nruns_per_gpu: 3", 2, "for executor local has no field 'runs_per_gpu'"),
+    "a cluster's field": (
+        "workers: 2\nruns_per_gpu: 3",
+        2,
+        "no field 'runs_per_gpu'. For a cluster write",
+    ),
     "no time limit": ("executor: slurm", 1, "needs a time_limit"),
     "no time": ("executor: slurm\ntime_limit: 4 hours", 2, "'4 hours' is no time above 0. Write it as for sbatch"),
     "no time at all": ("executor: slurm\ntime_limit: 0", 2, "0 is no time above 0"),
@@ -76,7 +80,13 @@ MISTAKES = {
     "both ways": (f"{SLURM}gpus_per_node: 4\ngpus_per_run: 2\nruns_per_gpu: 2", 5, "Leave one of the two at 1"),
     "uneven": (f"{SLURM}gpus_per_node: 4\ngpus_per_run: 3", 4, "does not fit 1 x 4 GPUs"),
     "too many": (f"{SLURM}nodes: 3\ngpus_per_node: 4\ngpus_per_run: 8", 5, "does not fit 3 x 4 GPUs"),
-    "threads": (f"{SLURM}cpus_per_gpu: 4\nruns_per_gpu: 2\nthreads: 3", 5, "gives it 4 / 2 cores"),
+    "few cores": (f"{SLURM}cpus_per_gpu: 4\nruns_per_gpu: 2\nthreads: 3", 3, "too few for 2 x 3"),
+    "an abbreviation": (f"{SLURM}sbatch: {{depend: 5}}", 3, "icbench sets it"),
+    "another's word for true": (f"{SLURM}sbatch: {{exclusive: yes}}", 3, "Write true"),
+    "another cluster": (f"{SLURM}sbatch: {{clusters: other}}", 3, "icbench sets it"),
+    "a type and a number": (f"{SLURM}gpu_type: a100:4", 3, "should be the type alone"),
+    "blanks": (f"{SLURM}partition: a b", 3, "should be a word, without blanks"),
+    "a colon": (f'{SLURM}setup:\n  - export X="a: b"', 3, "in quotes, where there is a colon"),
     "a word with lines": (f'{SLURM}account: "a\\nb"', 3, "should be a word"),
 }
 
@@ -131,6 +141,7 @@ def test_a_job_s_slots(write_grid: WriteGrid) -> None:
         return mine.slots, mine.tasks_per_node, mine.cpus_per_task, mine.jobs_for(100)
 
     assert slots("") == (1, 1, 1, 8)
+    assert slots("runs_per_gpu: 3\nthreads: 2\nsbatch: {mem: 4G}") == (3, 3, 2, 8)
     assert slots("nodes: 2\ngpus_per_node: 4\nruns_per_gpu: 2\ncpus_per_gpu: 6") == (16, 8, 3, 7)
     assert slots("nodes: 2\ngpus_per_node: 4\ngpus_per_run: 8") == (1, 4, 1, 8)
     assert slots("gpus_per_node: 4\ngpus_per_run: 2\njobs: 80\nmax_jobs_at_once: 3") == (2, 4, 1, 50)

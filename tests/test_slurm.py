@@ -69,11 +69,11 @@ def test_what_is_refused_is_said(fake: Fake) -> None:
     ("ours", "theirs", "qos", "expected"),
     [
         ("", "", None, None),
-        ("a|normal|\nb|normal|\n", "normal|\n", None, None),
-        ("a|normal|10\n", "normal|\n", None, 8),
-        ("a|normal|10\n", "normal|5\nhigh|3\n", None, 3),
-        ("a|normal|10\n", "normal|5\nhigh|3\n", "high", 1),
-        ("a|normal|1\n", "normal|\n", None, 0),
+        ("normal|\n|\n", "normal|\n", None, None),
+        ("normal|10\n", "normal|\n", None, 8),
+        ("normal|10\n", "normal|5\nhigh|3\n", None, 3),
+        ("normal|10\n", "normal|5\nhigh|3\n", "high", 1),
+        ("normal|1\n", "normal|\n", None, 0),
     ],
 )
 def test_submit_limits(
@@ -83,18 +83,25 @@ def test_submit_limits(
     monkeypatch.setattr(slurm.getpass, "getuser", lambda: "me")
     called = fake("sacctmgr", "")
     called.with_suffix("").write_text(
-        f"#!/bin/sh\ncase \"$*\" in *associations*) printf '{ours}';; *) printf '{theirs}';; esac\n"
+        f"#!/bin/sh\ncase \"$*\" in *associations*) printf '{ours}';; *DefaultAccount*) echo mine;; "
+        f"*) printf '{theirs}';; esac\necho \"$@\" >> {called}\n"
     )
     fake("squeue", "1\n2\n")
-    assert slurm.submit_limit("a", qos) == expected
+    assert slurm.submit_limit("here", None, qos) == expected
+    assert "user=me account=mine cluster=here format=DefaultQOS,MaxSubmitJobs" in called.read_text()
 
 
-def test_the_array_s_size(fake: Fake) -> None:
-    fake("scontrol", "Configuration data as of now\nMaxArraySize            = 1001\nKillWait = 30 sec\n")
-    assert slurm.max_array_size() == 1001
+def test_what_a_cluster_says_of_itself(fake: Fake) -> None:
+    lines = "Configuration data as of now\nMaxArraySize            = 1001\nClusterName = here\n"
+    fake("scontrol", lines)
+    assert slurm.cluster() == slurm.Cluster("here", 1001)
+    fake("scontrol", lines + "SchedulerParameters = bf_interval=1,max_array_tasks=50,defer\n")
+    assert slurm.cluster().largest_array == 50
+    fake("scontrol", "MaxArraySize = 0\n")  # arrays are switched off
+    assert slurm.cluster() == slurm.Cluster("", 1)
     fake("scontrol", "nothing\n")
     with pytest.raises(SlurmError, match="MaxArraySize"):
-        slurm.max_array_size()
+        slurm.cluster()
 
 
 def test_job_ids_in_short() -> None:

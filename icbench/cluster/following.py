@@ -1,5 +1,7 @@
 """A sweep's jobs on a cluster, followed by what their workers tell until none of them is live."""
 
+import contextlib
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -36,23 +38,19 @@ class ClusterJobs:
         Ends when no run is missing, or no submission is live. SLURM's not answering for a while does not end it.
         """
         ids = {run_id for run_id, _ in self.missing}
-        live = self._live(ids)
-        asked = time.monotonic()
-        while True:
-            for each in live:
+        live = None
+        asked = -math.inf
+        while live is None or (live and self._open(ids)):
+            if time.monotonic() - asked > _QUEUE_SECONDS:
+                asked = time.monotonic()
+                with contextlib.suppress(slurm.SlurmError):
+                    live = self._live(ids)
+            for each in live or ():
                 files = self.layout.sweep(each.entry.sweep).submission(each.entry.submission)
                 for file in files.all_events():
                     yield from self._read(file)
             yield None
-            if not live or not self._open(ids):
-                return
             time.sleep(_POLL_SECONDS)
-            if time.monotonic() - asked > _QUEUE_SECONDS:
-                asked = time.monotonic()
-                try:
-                    live = self._live(ids)
-                except slurm.SlurmError:
-                    continue
 
     def _live(self, ids: set[str]) -> list[submissions.Live]:
         return [each for each in submissions.queued(self.layout) if each.entry.run_ids & ids]

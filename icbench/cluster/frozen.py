@@ -22,17 +22,19 @@ def freeze(layout: Layout) -> Path:
 
     The copy is compiled, since jobs may not write where they read, and knows its git commit.
     """
+    # Each file is read once, so that what is copied is what the name says, whoever edits meanwhile.
     sources = sorted(path for path in _PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    target = layout.code / _digest(sources)
+    contents = {source.relative_to(_PACKAGE.parent): source.read_bytes() for source in sources}
+    target = layout.code / _digest(contents)
     if target.is_dir():
         return target
     layout.code.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".tmp-{target.name}-{secrets.token_hex(4)}")
     try:
-        for source in sources:
-            copy = temporary / _PACKAGE.name / source.relative_to(_PACKAGE)
+        for name, content in contents.items():
+            copy = temporary / name
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, copy)
+            copy.write_bytes(content)
             if copy.suffix == ".py":
                 # By content: a copy's times say nothing, and a compiled file that does not fit would be ignored.
                 py_compile.compile(
@@ -47,10 +49,10 @@ def freeze(layout: Layout) -> Path:
     return target
 
 
-def _digest(sources: list[Path]) -> str:
+def _digest(contents: dict[Path, bytes]) -> str:
     """The first 12 hex digits of the SHA-256 of the package's files and of what git says of them."""
     digest = hashlib.sha256(repr(sorted(provenance.of_code().items())).encode())
-    for source in sources:
-        digest.update(f"{source.relative_to(_PACKAGE)}\0{source.stat().st_size}\0".encode())
-        digest.update(source.read_bytes())
+    for name, content in contents.items():
+        digest.update(f"{name}\0{len(content)}\0".encode())
+        digest.update(content)
     return digest.hexdigest()[:12]

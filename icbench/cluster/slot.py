@@ -6,6 +6,7 @@ only that one put the job back into the queue.
 """
 
 import contextlib
+import math
 import os
 import pickle
 import signal
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -39,6 +40,16 @@ _POLL_SECONDS = 0.5
 # node, not with a run.
 _MAX_STILLBORN = {"raised": 2, "killed": 10}
 _A_WHILE_SECONDS = 60.0
+# SLURM's signal reaches the processes of a job one after another.
+_SIGNAL_SKEW_SECONDS = 10.0
+# Processes of a job that have not come by then have never started.
+_COMING_SECONDS = 120.0
+# On a network file system somebody who merely looks at a lock holds it for a while.
+_LOCK_SECONDS = 10.0
+# Of the time between SLURM's signal and the end: what slots have to stop, and until when requeueing is tried.
+_STOP_SHARE = 0.6
+_LAST_SHARE = 0.9
+_AGAIN_SECONDS = 2.0
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 
@@ -78,15 +89,16 @@ class Job:
         if code:
             sys.exit(code)
 
-    def checkpoint(self, share: Share) -> "DelayedSubmission | None":
-        """The share to go on with in the queue; None when job after job makes no progress."""
+    def checkpoint(self, share: Share) -> "DelayedSubmission":
+        """The same share, to go on with in the queue."""
         from submitit.helpers import DelayedSubmission
 
-        idle = 0 if _advanced(share) else share.idle + 1
-        if idle >= MAX_IN_ONE_INCARNATION:
-            _say(f"not put back into the queue: {idle} times in a row this job had its nodes and made no progress")
-            return None
-        return DelayedSubmission(self, replace(share, idle=idle))
+        return DelayedSubmission(self, replace(share, idle=_idle(share)))
+
+
+def _idle(share: Share) -> int:
+    """How many stays of the job on its nodes in a row, this one included, made no progress."""
+    return 0 if _advanced(share) else share.idle + 1
 
 
 def _advanced(share: Share) -> bool:
@@ -117,6 +129,8 @@ class _Slot:
         self.rank = self.process % share.ranks
         self.asked: int | None = None
         self.child: subprocess.Popen[bytes] | None = None
+        self._began = time.monotonic()
+        self._deadline = math.inf
         self._before = (kinds.DIED, "killed?")
 
     def look_after(self) -> int:
@@ -124,29 +138,37 @@ class _Slot:
         submitit_handler = signal.getsignal(signal.SIGUSR2)
         for number in _SIGNALS:
             signal.signal(number, self._pass_on)
-        files = self.share.files
-        lock = Lock.take(files.slot(self.index)) if self.rank == 0 else None
         try:
-            if lock is not None and self.share.ranks > 1:  # for the later ranks to know that this one has been there
-                files.slot(self.index).write_text(_incarnation(self.share), encoding="utf-8")
-            code = self._work()
+            with self._announced():
+                code = self._work()
         except (IcbenchError, OSError) as error:
             _say(str(error))
-            code = Outcome.HALTED.value if getattr(error, "errno", None) in kinds.DISK_ERRORS else 1
-        finally:
-            if lock is not None:
-                lock.release()
+            code = kinds.EXIT_DISK if getattr(error, "errno", None) in kinds.DISK_ERRORS else 1
         if self.process == 0:
             self._wait_for_slots()
-            if self._should_requeue():
-                assert callable(submitit_handler)
-                submitit_handler(signal.SIGUSR2, None)  # ends this process
+            if self.asked is not None and self._is_anything_left():
+                code = self._requeue(submitit_handler) or code
         return code
 
+    @contextlib.contextmanager
+    def _announced(self) -> Iterator[None]:
+        """The slot's first process holds the slot's file, and says there in which stay of the job it does."""
+        if self.rank > 0:
+            yield
+            return
+        file = self.share.files.slot(self.index)
+        lock = Lock.take(file, patience=_LOCK_SECONDS)
+        if lock is None:
+            raise IcbenchError(f"another process holds {file}: is this job running twice?")
+        with lock:
+            file.write_text(_incarnation(self.share), encoding="utf-8")
+            yield
+
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
-        """SLURM wants the nodes back: so shall the worker hear. USR2 says more than TERM: that we may requeue."""
-        if self.asked != signal.SIGUSR2:
-            self.asked = number
+        """SLURM wants the nodes back: so shall the worker hear."""
+        if self.asked is None:
+            self._deadline = time.monotonic() + _STOP_SHARE * self.share.signal_seconds
+        self.asked = number
         if self.child is not None and self.child.poll() is None:
             self.child.send_signal(signal.SIGTERM)
 
@@ -158,25 +180,29 @@ class _Slot:
             follower = Follower(events, events.stat().st_size if events.exists() else 0)
             kills, began = oom_kills(), time.monotonic()
             code = self._run_worker()
-            if code in (Outcome.DONE.value, Outcome.STOPPED.value):
+            if code == Outcome.STOPPED.value:  # its signal may have come before ours, or another rank's before both
+                self._wait_for_signal()
+            if code == Outcome.DONE.value or self.asked is not None or self._is_left():
                 return 0
             if code == Outcome.HALTED.value:
                 return code
-            if self.asked is not None or self._is_left():
-                return 0
-            if code != Outcome.PARTED.value:
-                self._before = _cause(code, oom_kills() > kills)
-                _say(f"the worker died ({self._before[1]})")
-            elif self.rank > 0:  # another rank has died, or a run failed here
+            self._before = _cause(code, oom_kills() > kills)
+            _say(f"the worker ended ({self._before[1]})")
+            if code == Outcome.PARTED.value and self.rank > 0:  # they had met; the first rank counts
                 continue
             # What a later rank does it tells nobody; a while at work is as good as a run begun.
-            long = self.rank > 0 and time.monotonic() - began > _A_WHILE_SECONDS
+            long = self.rank > 0 and code != Outcome.UNMET.value and time.monotonic() - began > _A_WHILE_SECONDS
             begun = long or any(event["event"] == "begin" for event in follower.read())
             how = "killed" if code < 0 else "raised"
             stillborn = Counter() if begun else stillborn + Counter([how])
             if stillborn[how] >= _MAX_STILLBORN[how]:
                 raise IcbenchError(f"{stillborn[how]} workers ended before they began a run; what they said is above.")
         return 0
+
+    def _wait_for_signal(self) -> None:
+        until = time.monotonic() + _SIGNAL_SKEW_SECONDS
+        while self.asked is None and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)
 
     def _run_worker(self) -> int:
         """Start a worker and wait for it; its exit code, negative if a signal ended it."""
@@ -196,6 +222,7 @@ class _Slot:
             parent=os.getpid(),
             rank=self.rank,
             ranks=share.ranks,
+            durable=True,
             before=self._before,
         )
         # Kept back in the worker until it can answer them; here, until there is a worker to pass them on to.
@@ -205,27 +232,32 @@ class _Slot:
             # Set before torch is imported, which else makes a thread for each core of the node.
             environment = os.environ | {"OMP_NUM_THREADS": str(share.threads)}
             self.child = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
+        except OSError as error:  # no memory for another process, say
+            _say(f"no worker can be started: {error}")
+            return 1
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         if self.asked is not None:  # in between
             self.child.send_signal(signal.SIGTERM)
         assert self.child.stdin is not None
-        with self.child.stdin as stream:
+        with contextlib.suppress(BrokenPipeError), self.child.stdin as stream:  # it may be dead already
             stream.write(pickle.dumps(assignment))
         while True:
             try:
                 return self.child.wait(_POLL_SECONDS)
             except subprocess.TimeoutExpired:
-                if self._is_left():
+                # One that waits for other ranks, or for a file system, cannot answer.
+                if self._is_left() or time.monotonic() > self._deadline:
                     self.child.kill()
 
     def _is_left(self) -> bool:
         """Whether this is a later rank whose first has been there and is gone."""
-        slot = self.share.files.slot(self.index)
-        if self.rank == 0 or not is_free(slot):
-            return False
-        with contextlib.suppress(FileNotFoundError):
-            return slot.read_text(encoding="utf-8") == _incarnation(self.share)
+        return self.rank > 0 and self._has_ended(self.share.files.slot(self.index))
+
+    def _has_ended(self, slot: Path) -> bool:
+        """Whether the first process of a slot has been there, in this stay of the job, and is gone."""
+        with contextlib.suppress(OSError):  # not there yet, or a file system that stumbles
+            return is_free(slot) and slot.read_text(encoding="utf-8") == _incarnation(self.share)
         return False
 
     def _gpu(self) -> str | None:
@@ -241,25 +273,43 @@ class _Slot:
 
     def _wait_for_slots(self) -> None:
         """Return once all slots of the job have ended; once it was asked to stop, after the time they have for it."""
-        others = [self.share.files.slot(self.share.first + slot) for slot in range(self.share.slots)]
-        deadline = None
-        while not all(map(is_free, others)):
-            if self.asked is not None:
-                deadline = deadline or time.monotonic() + 0.6 * self.share.signal_seconds
-                if time.monotonic() > deadline:
-                    return
+        files = [self.share.files.slot(self.share.first + slot) for slot in range(self.share.slots)]
+        while time.monotonic() < self._deadline:
+            late = time.monotonic() - self._began > _COMING_SECONDS
+            if all(self._has_ended(file) or (late and not self._has_come(file)) for file in files):
+                return
             time.sleep(_POLL_SECONDS)
 
-    def _should_requeue(self) -> bool:
-        """Whether the job has to go on later: it was asked to stop, not cancelled, and something is left to do."""
-        if self.asked is None or not self._is_anything_left():
-            return False
-        if self.asked == signal.SIGUSR2:
-            return True
-        # SIGTERM alone comes before a preemption, but also with scancel; then the job is no longer RUNNING, and where
-        # SLURM itself has requeued it there is nothing to do either.
-        job_id = slurm_job_id()
-        return _quietly(lambda: job_id is not None and slurm.state(job_id) == "RUNNING")
+    def _has_come(self, slot: Path) -> bool:
+        """Whether the first process of a slot has been there in this stay of the job."""
+        with contextlib.suppress(OSError):
+            return slot.read_text(encoding="utf-8") == _incarnation(self.share)
+        return False
+
+    def _requeue(self, submitit_handler: object) -> int:
+        """Have submitit put the job back into the queue, which ends this process; the exit code if it has not to be.
+
+        A job that is not RUNNING any more was cancelled, or SLURM itself has requeued it; one that hears SIGTERM and
+        still is has been given notice of preemption.
+        """
+        assert callable(submitit_handler)
+        if _idle(self.share) >= MAX_IN_ONE_INCARNATION:
+            _say(f"not put back into the queue: {_idle(self.share)} stays in a row on its nodes made no progress")
+            return kinds.EXIT_IDLE
+        job_id = slurm_job_id() or ""
+        until = self._deadline + (_LAST_SHARE - _STOP_SHARE) * self.share.signal_seconds
+        while True:
+            try:
+                if slurm.state(job_id) != "RUNNING":
+                    return 0
+                for leftover in self.share.files.submitit.glob(f"{job_id}_*.save_tmp"):
+                    leftover.unlink()  # of a job that ended while submitit wrote it, which it would stumble over
+                submitit_handler(signal.SIGUSR2, None)
+            except (slurm.SlurmError, subprocess.SubprocessError, OSError) as error:
+                _say(f"not put back into the queue yet: {error}")
+                if time.monotonic() > until:
+                    return 1
+                time.sleep(_AGAIN_SECONDS)
 
     def _is_anything_left(self) -> bool:
         layout = Layout(self.share.results)
@@ -272,17 +322,15 @@ def _cause(code: int, oom: bool) -> tuple[str, str]:
     """Why a worker died, as a kind and in words."""
     if oom:
         return kinds.HOST_OOM, "the kernel killed it for want of memory"
+    if code == Outcome.PARTED.value:
+        return kinds.DIED, "another rank of it died"
+    if code == Outcome.UNMET.value:
+        return kinds.DIED, "the other ranks did not come"
+    if code == Outcome.STOPPED.value:
+        return kinds.DIED, "asked to stop, but not by SLURM"
     if code < 0:
         return kinds.DIED, f"killed by {signal.Signals(-code).name}"
     return kinds.DIED, f"exit code {code}"
-
-
-def _quietly(ask: Callable[[], bool]) -> bool:
-    try:
-        return ask()
-    except slurm.SlurmError as error:
-        _say(str(error))
-        return False
 
 
 def _say(words: str) -> None:

@@ -1,6 +1,7 @@
 """SLURM's commands, and what they answer. The only module that calls them, but for sbatch, which is submitit's."""
 
 import getpass
+import os
 import re
 import subprocess
 from collections.abc import Collection, Iterable
@@ -10,7 +11,9 @@ from icbench.errors import IcbenchError
 
 # States of squeue in which a job will still do something, or be put back into the queue.
 PENDING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
-_PATIENCE_SECONDS = 60
+_PATIENCE_SECONDS = 30
+# The variables in which SLURM's commands look for options, and those of a job and of submitit's around it.
+_OPTIONS = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SQUEUE|SACCT|SACCTMGR|SINFO|SCANCEL|SCONTROL|SUBMITIT)_")
 
 
 class SlurmError(IcbenchError):
@@ -31,6 +34,11 @@ class QueuedJob:
     def is_pending(self) -> bool:
         return self.state in PENDING
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether SLURM is clearing up after it; it may be requeued, or be gone after that."""
+        return self.state == "COMPLETING"
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -40,13 +48,17 @@ class Ending:
     exit_code: int
     signal: int
 
+    def in_words(self) -> str:
+        return f"{self.state} {self.exit_code}:{self.signal}"
+
 
 def queue(names: Collection[str]) -> list[QueuedJob]:
     """The jobs of these names in the queue, of whoever submitted them; one call of squeue. Raises SlurmError."""
     if not names:
         return []
     listing = call("squeue", "--noheader", "--array", "--format=%i|%j|%T|%r|%N", f"--name={','.join(sorted(names))}")
-    return [QueuedJob(*line.split("|", 4)) for line in listing.splitlines()]
+    rows = (line.split("|") for line in listing.splitlines())
+    return [QueuedJob(*row) for row in rows if len(row) == 5]  # else it is a warning that squeue prints there
 
 
 def endings(job_ids: Collection[str]) -> dict[str, Ending]:
@@ -62,8 +74,8 @@ def endings(job_ids: Collection[str]) -> dict[str, Ending]:
         "sacct", "--noheader", "--parsable2", "--allocations", "--duplicates", columns, f"--jobs={','.join(arrays)}"
     )
     found = {}
-    for line in listing.splitlines():
-        job_id, state, code = line.split("|")
+    rows = (line.split("|") for line in listing.splitlines())
+    for job_id, state, code in (row for row in rows if len(row) == 3):
         word = state.partition(" ")[0]  # "CANCELLED by 1000"
         if word not in ("RUNNING", "REQUEUED", *PENDING):
             exit_code, _, number = code.partition(":")
@@ -89,35 +101,39 @@ def configuration() -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in pairs}
 
 
-def max_array_size() -> int:
-    """How many elements a job array may have: their index is below MaxArraySize. Raises SlurmError."""
-    value = configuration().get("MaxArraySize", "")
-    if not value.isdigit():
+@dataclass(frozen=True)
+class Cluster:
+    """What a cluster says of itself: its name, and how many elements a job array may have."""
+
+    name: str
+    largest_array: int
+
+
+def cluster() -> Cluster:
+    """The cluster that jobs are submitted to. Raises SlurmError."""
+    settings = configuration()
+    size = settings.get("MaxArraySize", "")
+    if not size.isdigit():
         raise SlurmError("scontrol show config does not say what MaxArraySize is.")
-    return int(value)
+    tasks = re.search(r"\bmax_array_tasks=(\d+)", settings.get("SchedulerParameters", ""))
+    # An index is below MaxArraySize; 0 and 1 mean that there are no arrays but of one job.
+    return Cluster(settings.get("ClusterName", ""), max(1, min(int(size), int(tasks[1]) if tasks else int(size))))
 
 
-def submit_limit(account: str | None, qos: str | None) -> int | None:
+def submit_limit(cluster: str, account: str | None, qos: str | None) -> int | None:
     """How many more jobs this user may submit, by the limits of user and QOS; None where there is none.
 
-    Asks sacctmgr for MaxSubmitJobs and MaxSubmitJobsPerUser, and squeue for what is queued already, each element of
-    an array counted. Raises SlurmError, also where there is no accounting.
+    Asks sacctmgr for MaxSubmitJobs and MaxSubmitJobsPerUser, of the default account and QOS unless they are given,
+    and squeue for what is queued already, each element of an array counted. Raises SlurmError, also where there is no
+    accounting.
     """
     user = getpass.getuser()
-    ours = call("sacctmgr", "--noheader", "--parsable2", "show", "associations", f"user={user}",
-                "format=Account,DefaultQOS,MaxSubmitJobs")  # fmt: skip
-    limits = []
-    default_qos = set()
-    for line in ours.splitlines():
-        its_account, its_qos, most = line.split("|")
-        if account in (None, its_account):
-            default_qos.add(its_qos)
-            limits += [int(most)] if most.isdigit() else []
-    wanted = {qos} if qos else default_qos - {""}
-    for line in call(
-        "sacctmgr", "--noheader", "--parsable2", "show", "qos", "format=Name,MaxSubmitJobsPerUser"
-    ).splitlines():
-        name, most = line.split("|")
+    account = account or _ask("user", user, "DefaultAccount").strip()
+    ours = _ask("associations", f"user={user}", f"account={account}", f"cluster={cluster}", "DefaultQOS,MaxSubmitJobs")
+    rows = [line.split("|") for line in ours.splitlines()]
+    limits = [int(most) for _, most in rows if most.isdigit()]
+    wanted = {qos} if qos else {default for default, _ in rows}
+    for name, most in (line.split("|") for line in _ask("qos", "Name,MaxSubmitJobsPerUser").splitlines()):
         if name in wanted and most.isdigit():
             limits.append(int(most))
     if not limits:
@@ -126,10 +142,33 @@ def submit_limit(account: str | None, qos: str | None) -> int | None:
     return max(0, min(limits) - queued)
 
 
+def _ask(what: str, *conditions_and_columns: str) -> str:
+    """What sacctmgr shows of something: its columns (the last argument), separated by |."""
+    *conditions, columns = conditions_and_columns
+    return call("sacctmgr", "--noheader", "--parsable2", "show", what, *conditions, f"format={columns}")
+
+
+def environment() -> dict[str, str]:
+    """Ours, without the variables that would change what SLURM's commands do: a profile is all that decides that.
+
+    Without those of a job, too, that icbench may itself be running in: they would be options of the new one.
+    """
+    kept = ("SLURM_CONF", "SLURM_JWT")
+    return {name: value for name, value in os.environ.items() if name in kept or not _OPTIONS.match(name)}
+
+
 def call(*command: str) -> str:
     """What a command prints. Raises SlurmError with what it says on standard error."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_SECONDS, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_PATIENCE_SECONDS,
+            check=False,
+            env=environment(),
+        )
     except FileNotFoundError:
         raise SlurmError(f"there is no {command[0]} here. Log in to a machine from which jobs are submitted.") from None
     except subprocess.TimeoutExpired:

@@ -1,18 +1,18 @@
 """Which submissions are live: the ledger, joined with the queue."""
 
+import getpass
 import time
 from collections import defaultdict
 from dataclasses import dataclass
 
 from icbench import ledger
 from icbench.cluster import slurm
-from icbench.errors import IcbenchError
 from icbench.layout import Layout
 from icbench.ledger import Entry
 
 _POLL_SECONDS = 1.0
 # Jobs that were cancelled have KillWait, 30 s by default, to end.
-_PATIENCE_SECONDS = 180.0
+_PATIENCE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,13 @@ class Live:
 
     @property
     def is_ending(self) -> bool:
-        """Whether SLURM is clearing up its last jobs, which may be requeued or be gone after that."""
-        return bool(self.jobs) and all(job.state == "COMPLETING" for job in self.jobs)
+        """Whether SLURM is clearing up its last jobs."""
+        return bool(self.jobs) and all(job.is_ending for job in self.jobs)
+
+    @property
+    def at_once(self) -> int:
+        """How many of its jobs may run at the same time."""
+        return min(len(self.jobs), int(self.entry.profile.get("max_jobs_at_once", 1)))
 
 
 def live(layout: Layout) -> list[Live]:
@@ -48,25 +53,22 @@ def queued(layout: Layout) -> list[Live]:
     return [Live(entry, tuple(by_name[entry.job_name])) for entry in entries if by_name[entry.job_name]]
 
 
-def settle(layout: Layout) -> list[Live]:
+def settle(layout: Layout, cluster: str) -> list[Live]:
     """The submissions in the queue, once none of them hangs between ending and being requeued.
 
-    Those that are over are marked so, for good; the caller holds the lock on `layout.submitting`, since a submission
-    under way is in the ledger before it is in the queue. Raises SlurmError; IcbenchError when SLURM cannot end jobs.
+    Our own on this `cluster` that are over are marked so, for good; other people's may be hidden from us. The caller
+    holds the lock on `layout.submitting`, since a submission under way is in the ledger before it is in the queue.
+    Raises SlurmError.
     """
     deadline = time.monotonic() + _PATIENCE_SECONDS
     found = queued(layout)
-    while any(each.is_ending for each in found):
-        if time.monotonic() > deadline:
-            names = ", ".join(each.entry.job_name for each in found if each.is_ending)
-            raise IcbenchError(
-                f"SLURM has been ending the jobs {names} for {_PATIENCE_SECONDS:.0f} s. Try again later."
-            )
+    while any(each.is_ending for each in found) and time.monotonic() < deadline:  # after that they count as live
         time.sleep(_POLL_SECONDS)
         found = queued(layout)
     present = {each.entry.submission for each in found}
     for entry in ledger.entries(layout):
-        if entry.executor == "slurm" and not entry.over and entry.submission not in present:
+        ours = entry.executor == "slurm" and (entry.user, entry.cluster) == (getpass.getuser(), cluster)
+        if ours and not entry.over and entry.submission not in present:
             ledger.write(layout, entry.ended())
     return found
 

@@ -5,16 +5,17 @@ import io
 import os
 import pickle
 import shlex
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from icbench import ledger, plan
+from icbench import kinds, ledger, plan
 from icbench.cluster import frozen, slurm
 from icbench.cluster.slot import Job, Share
-from icbench.errors import IcbenchError
+from icbench.cluster.submissions import Live
 from icbench.files import write_whole
 from icbench.layout import Layout
 from icbench.plan import Run
@@ -40,10 +41,10 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Submitted:
-    """What the cluster has taken: its entry in the ledger, and in words what it would not take."""
+    """What the cluster has taken: its entry in the ledger, and in words what it would not take, if anything."""
 
     entry: ledger.Entry
-    remarks: tuple[str, ...]
+    remark: str
 
 
 def chunks(jobs: int, largest: int, at_once: int) -> list[Chunk]:
@@ -83,30 +84,32 @@ def options(profile: Slurm) -> dict[str, Scalar]:
     return {key: value for key, value in ours.items() if value is not None} | dict(profile.sbatch)
 
 
-def submit(layout: Layout, sweep: str, missing: tuple[Run, ...], profile: Slurm, data: Path | None) -> Submitted:
+def submit(
+    layout: Layout,
+    sweep: str,
+    missing: tuple[Run, ...],
+    profile: Slurm,
+    data: Path,
+    cluster: slurm.Cluster,
+    live: list[Live],
+) -> Submitted:
     """Submit jobs for the missing runs and enter them in the ledger. The caller holds the lock `layout.submitting`.
 
-    Raises SlurmError and IcbenchError; nothing is submitted then.
+    `live`, the submissions in the queue, count against `max_jobs_at_once` too.
+
+    Raises SlurmError when the cluster takes none. It may take some; these then do all runs between them.
     """
-    remarks = []
-    jobs = profile.jobs_for(len(missing))
-    largest = slurm.max_array_size()
-    with contextlib.suppress(slurm.SlurmError):  # without accounting, sbatch will say what is too much
-        limit = slurm.submit_limit(profile.account, profile.qos)
-        if limit == 0:
-            raise IcbenchError("your limit of submitted jobs is reached. Wait for some to end, or cancel some.")
-        if limit is not None and limit < jobs:
-            remarks.append(f"your limit allows {limit} more of {jobs} jobs; they will do all runs between them")
-            jobs = limit
+    wanted = profile.jobs_for(len(missing))
+    jobs = _allowed(wanted, profile, cluster)
     packs = plan.packs(missing, min(jobs * profile.slots, len(missing)))
-    code = frozen.freeze(layout).resolve()
-    entry = ledger.Entry.new(sweep, profile, packs)
-    files = layout.sweep(sweep).submission(entry.submission)
+    # Not resolved: what is a link here may lead elsewhere on a node.
+    code = frozen.freeze(layout).absolute()
+    entry = ledger.Entry.new(sweep, profile, packs, cluster.name)
+    files = Layout(layout.root.absolute()).sweep(sweep).submission(entry.submission)
     files.submitit.mkdir(parents=True)
     write_whole(files.packs, lambda file: pickle.dump(packs, file))
-    ledger.write(layout, entry)
     share = Share(
-        results=layout.root.resolve(),
+        results=layout.root.absolute(),
         sweep=sweep,
         submission=entry.submission,
         first=0,
@@ -114,40 +117,59 @@ def submit(layout: Layout, sweep: str, missing: tuple[Run, ...], profile: Slurm,
         ranks=profile.ranks,
         gpus_per_node=profile.gpus_per_node,
         runs_per_gpu=profile.runs_per_gpu,
-        data=None if data is None else data.resolve(),
+        data=data.absolute(),
         threads=profile.threads,
         device=profile.device,
         checkpoint_minutes=profile.checkpoint_minutes,
         heartbeat_seconds=_HEARTBEAT_SECONDS,
         signal_seconds=profile.signal_seconds,
     )
-    try:
-        job_ids = _submit_chunks(
-            _Executor(files.submitit.resolve(), code, entry.job_name, profile), share, jobs, largest
-        )
-    except BaseException:
-        ledger.write(layout, entry.ended())
-        raise
-    if len(job_ids) < jobs:
-        remarks.append(f"the cluster took {len(job_ids)} of {jobs} jobs; they will do all runs between them")
-    entry = entry.with_jobs(job_ids)
     ledger.write(layout, entry)
-    return Submitted(entry, tuple(remarks))
+    refusal = ""
+    try:
+        for job_ids in _submit_chunks(
+            _Executor(files.submitit, code, entry.job_name, profile), share, jobs, cluster.largest_array, live
+        ):
+            entry = entry.with_jobs(job_ids)
+            ledger.write(layout, entry)
+    except slurm.SlurmError as error:
+        if not entry.jobs:
+            raise
+        refusal = f" ({error})"
+    if len(entry.jobs) == wanted:
+        return Submitted(entry, "")
+    taken = f"the cluster takes {len(entry.jobs)} of {wanted} jobs now{refusal}; they will do all runs between them"
+    return Submitted(entry, taken)
 
 
-def _submit_chunks(executor: "_Executor", share: Share, jobs: int, largest: int) -> list[str]:
-    """Submit job arrays; the ids of the jobs. Fewer than asked for if the user's limit does not allow more."""
+def _allowed(jobs: int, profile: Slurm, cluster: slurm.Cluster) -> int:
+    """So many of `jobs` as the user's limit allows; at least one, so that sbatch itself says why not."""
+    with contextlib.suppress(slurm.SlurmError):  # without accounting, sbatch will say what is too much
+        limit = slurm.submit_limit(cluster.name, profile.account, profile.qos)
+        if limit is not None:
+            return max(1, min(jobs, limit))
+    return jobs
+
+
+def _submit_chunks(
+    executor: "_Executor", share: Share, jobs: int, largest: int, live: list[Live]
+) -> Iterator[list[str]]:
+    """Submit job arrays; after each, the ids of all jobs so far. Fewer than asked for if the user's limit says so."""
     job_ids: list[str] = []
     arrays: list[str] = []
-    for chunk in chunks(jobs, largest, executor.at_once):
+    free = executor.at_once - sum(each.at_once for each in live)
+    others = (
+        ":".join(sorted({job.job_id.partition("_")[0] for each in live for job in each.jobs})) if free < 1 else None
+    )
+    for chunk in chunks(jobs, largest, free if free > 0 else executor.at_once):
         shares = [replace(share, first=share.slots * (len(job_ids) + number)) for number in range(chunk.jobs)]
-        after = None if chunk.after is None else arrays[chunk.after]
+        after = others if chunk.after is None else arrays[chunk.after]
         taken = executor.submit(shares, chunk.at_once, after, least=0 if job_ids else 1)
         job_ids += taken
+        yield job_ids
         if len(taken) < chunk.jobs:
-            break
+            return
         arrays.append(taken[0].partition("_")[0])
-    return job_ids
 
 
 class _Executor:
@@ -165,7 +187,7 @@ class _Executor:
             "nodes": profile.nodes,
             "ntasks_per_node": profile.tasks_per_node,
             "signal_delay_s": profile.signal_seconds,
-            "setup": list(profile.setup),
+            "setup": [_checked(line) for line in profile.setup],
             "wckey": None,
             # Ranks count through a node before the next, so that a run's ranks are neighbours; a process that ends,
             # well or badly, takes no other with it, whatever the cluster's defaults.
@@ -193,30 +215,38 @@ class _Executor:
         count = len(shares)
         while True:
             try:
-                with _outside_any_job(), contextlib.redirect_stderr(io.StringIO()):
+                with _undisturbed():
                     return [str(job.job_id) for job in executor.map_array(Job(), shares[:count])]
             except FailedJobError as error:
                 said = " ".join(line.removeprefix("sbatch: error: ") for line in str(error).splitlines())
-                if not any(words in said for words in _LIMIT_WORDS) or (count == 1 and least == 1):
-                    raise slurm.SlurmError(f"sbatch refused: {said}") from None
+                at_limit = any(words in said for words in _LIMIT_WORDS)
+                if not at_limit or (count == 1 and least == 1):
+                    remedy = " Wait for some of your jobs to end, or cancel some." if at_limit else ""
+                    raise slurm.SlurmError(f"sbatch refused: {said}.{remedy}") from None
                 if count == 1:
                     return []
                 count //= 2
 
 
+def _checked(line: str) -> str:
+    """A setup line that ends the job if it fails: without its module, a run might be another than was meant."""
+    words = shlex.quote(f"icbench: this line of the profile's setup failed: {line}")
+    return f"{{ {line}\n}} || {{ echo {words} >&2; exit {kinds.EXIT_SETUP}; }}"
+
+
 @contextlib.contextmanager
-def _outside_any_job() -> Iterator[None]:
-    """Without the variables of a job that icbench may itself be running in: they would be options of the new one."""
-    hidden = {}
-    if "SLURM_JOB_ID" in os.environ:
-        hidden = {
-            name: value
-            for name, value in os.environ.items()
-            if name.startswith(("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")) and name != "SLURM_CONF"
-        }
-    for name in hidden:
+def _undisturbed() -> Iterator[None]:
+    """Submit as the profile says, whatever SLURM's variables say; and to the end, also if somebody presses Ctrl-C.
+
+    submitit moves its files to the jobs that sbatch has named: jobs without their files would fail.
+    """
+    before = dict(os.environ)
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    for name in before.keys() - slurm.environment().keys():
         del os.environ[name]
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
     finally:
-        os.environ.update(hidden)
+        os.environ.update(before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)

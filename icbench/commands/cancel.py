@@ -59,7 +59,7 @@ def _cancel_sweeps(sweep: str | None, layout: "Layout", out: "Console") -> int:
     from icbench.cluster import slurm, submissions
 
     live = [each for each in submissions.live(layout) if sweep in (None, each.entry.sweep)]
-    jobs = [job.job_id for each in live for job in each.jobs]
+    jobs = [job.job_id for each in live for job in each.jobs if not job.is_ending]
     slurm.cancel(jobs)
     if jobs:
         out.print(f"cancelled {' '.join(slurm.in_short(jobs))}")
@@ -68,9 +68,21 @@ def _cancel_sweeps(sweep: str | None, layout: "Layout", out: "Console") -> int:
         code |= _stop_local(entry, out)
     if not live:
         out.print(f"Nothing of {sweep or 'any sweep'} is under way in {layout.root}/.")
+        for other in _others(sweep, layout):
+            out.print(f"Some of its runs are in the jobs of {other}: icbench cancel {other}, or icbench cancel RUN.")
     else:
         out.print("Runs keep their checkpoints; the same `icbench sweep` goes on with them.")
     return code
+
+
+def _others(sweep: str | None, layout: "Layout") -> list[str]:
+    """The live sweeps that have runs of this one in their jobs."""
+    from icbench.cluster import submissions
+    from icbench.files import read_json
+
+    ids = (read_json(layout.sweep(sweep).manifest) or {}).get("run_ids", ()) if sweep else ()
+    live = submissions.live(layout)
+    return sorted({each.entry.sweep for each in live if not each.entry.run_ids.isdisjoint(ids)})
 
 
 def _stop_local(entry: "Entry", out: "Console") -> int:

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     out, verdicts = console(), Counter[str]()
     for finding in findings:
         verdicts[finding.verdict] += 1
-        remedy = f" {finding.remedy}" if finding.remedy else ""
-        out.print(f"{finding.verdict:8}{finding.what}: {finding.words}{remedy}")
+        remedy = f". {finding.remedy}" if finding.remedy else ""
+        out.print(f"{finding.verdict:8}{finding.what}: {finding.words.rstrip('.')}{remedy}")
     out.print(", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()) + ".")
     return int(bool(verdicts["failed"]))

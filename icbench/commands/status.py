@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from icbench.commands import arguments
+from icbench.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
     from icbench import monitor
     from icbench.console import console, print_json
 
+    if args.json and args.watch:
+        raise UserError("--watch is for people; a program asks for --json again and again.")
     if args.json:
         seen = monitor.overview(args.results)
         print_json([asdict(sweep) | {"notes": seen.notes} for sweep in seen.sweeps])
@@ -81,6 +84,12 @@ def _print(seen: "Overview", args: argparse.Namespace, out: "Console") -> None:
         jobs = f"{sweep.jobs_running} running, {sweep.jobs_pending} pending"
         overview.add_row(sweep.name, *map(str, counts), *([jobs] if with_jobs else []))
     print_table(out, overview)
+    for sweep in seen.sweeps:
+        if sweep.pending_because:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(sweep.pending_because.items()))
+            out.print(f"jobs of {sweep.name} pending because: {reasons}")
+        for job in sweep.jobs_ended[:_FAILURES_SHOWN]:
+            out.print(f"job {job.job} of {sweep.name} ended: {job.state}, {job.kind}: {job.said}")
     _print_running(seen, out)
     _print_interrupted([each for sweep in seen.sweeps for each in sweep.interrupted], out)
     _print_failed(seen, out)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from icbench.commands import arguments
 from icbench.commands.plan import compare, show
+from icbench.commands.retry import failed_among
 from icbench.console import complain
 from icbench.errors import UserError, suggest
 
@@ -48,6 +49,9 @@ def run(args: argparse.Namespace) -> int:
     _check_kind(args.retry_failed)
     sweep, machine, layout = grid.load(args.grid), profile.load(args.profile), arguments.layout(args)
     todo = compare(sweep, layout, retry=args.retry_failed)
+    if args.retry_failed and not failed_among(todo, layout):
+        kind = "" if args.retry_failed == arguments.ANY_KIND else f" in the way {args.retry_failed}"
+        complain(f"no run of {sweep.name} has failed{kind}; what was interrupted is gone on with in any case.")
     _check(todo, machine, args)
     if args.dry_run:
         show(todo, plan.packs(todo.missing, machine.packs(len(todo.missing))), machine, as_json=args.json)

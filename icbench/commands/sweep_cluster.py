@@ -39,10 +39,16 @@ def run(sweep: "Sweep", layout: "Layout", machine: "Slurm", args: argparse.Names
 
 
 def check(sweep: "Sweep", machine: "Slurm", args: argparse.Namespace) -> None:
-    """Raise UserError for a batch that is too small to be shared by a run's GPUs."""
+    """Raise UserError for results where submitit cannot keep its files, or a batch that a run's GPUs cannot share."""
     from icbench.data import store
     from icbench.plan import require_shares
 
+    if "%" in str(args.results.absolute()):
+        raise UserError(
+            "on a cluster a results directory cannot have a % in its path, which SLURM would replace.",
+            "Choose another with --results DIR.",
+            file=args.results,
+        )
     if machine.ranks == 1:
         return
     configs = [cell.config for cell in sweep.cells]
@@ -57,16 +63,18 @@ def check(sweep: "Sweep", machine: "Slurm", args: argparse.Namespace) -> None:
 def _submit(sweep: "Sweep", layout: "Layout", machine: "Slurm", args: argparse.Namespace, out: "Console") -> None:
     """Under a lock, so that of two sweeps typed at once the second sees what the first has submitted."""
     from icbench.cluster import slurm, submissions, submit
-    from icbench.commands.retry import forgive
-    from icbench.console import plural
+    from icbench.commands.retry import failed_among, forgiven
+    from icbench.console import duration, plural
+    from icbench.data import store
     from icbench.locks import Lock
 
     layout.sweeps.mkdir(parents=True, exist_ok=True)
     with Lock.wait(layout.submitting, told=lambda: complain("waiting for another sweep that is submitting jobs")):
-        live = submissions.settle(layout) + submissions.local(layout)
+        cluster = slurm.cluster()
+        live = submissions.settle(layout, cluster.name) + submissions.local(layout)
         todo = compare(sweep, layout, retry=args.retry_failed)
         # What is to be tried again may have been passed by in the jobs that had it.
-        covered = submissions.covered(live) - forgive(todo, layout)
+        covered = submissions.covered(live) - failed_among(todo, layout).keys()
         missing = tuple(run for run in todo.missing if run[0] not in covered)
         total = len(sweep.run_ids)
         out.print(f"{sweep.name}: {len(todo.missing)} of {total} runs to do. Results: {layout.root}/")
@@ -74,14 +82,17 @@ def _submit(sweep: "Sweep", layout: "Layout", machine: "Slurm", args: argparse.N
             left = plural(len(todo.missing) - len(missing), "run")
             out.print(f"{left} of these are in live jobs already: {_in_short(live)}")
         if missing:
-            submitted = submit.submit(layout, sweep.name, missing, machine, args.data)
-            for remark in submitted.remarks:
-                out.print(remark)
+            with forgiven(todo, layout):
+                submitted = submit.submit(
+                    layout, sweep.name, missing, machine, store.directory(args.data), cluster, live
+                )
+            if submitted.remark:
+                out.print(submitted.remark)
             jobs, ids = submitted.entry.jobs, " ".join(slurm.in_short(submitted.entry.jobs))
             runs, slots = plural(len(missing), "run"), plural(machine.slots, "slot")
-            out.print(
-                f"submitted {runs} in {plural(len(jobs), 'job')} of {slots} each, {submitted.entry.job_name}: {ids}"
-            )
+            name, limit = submitted.entry.job_name, duration(60 * machine.time_limit)
+            out.print(f"submitted {runs} in {plural(len(jobs), 'job')} of {slots} each, {name}: {ids}")
+            out.print(f"Each job has {limit}; one that needs more goes on from the queue.")
 
 
 def _in_short(live: "list[Live]") -> str:
@@ -111,19 +122,14 @@ def _follow(sweep: "Sweep", layout: "Layout", out: "Console") -> None:
 
 
 def _print_record(sweep: "Sweep", layout: "Layout", todo: "Plan") -> None:
-    """What was submitted, for a program."""
-    from icbench import ledger
+    """What will be done by which jobs, for a program."""
+    from icbench.cluster import submissions
     from icbench.console import print_json
 
-    entries = [e for e in ledger.entries(layout) if e.executor == "slurm" and not e.over and e.sweep == sweep.name]
-    print_json(
-        {
-            "name": sweep.name,
-            "results": str(layout.root),
-            "missing": [run_id for run_id, _ in todo.missing],
-            "jobs": [job for entry in entries for job in entry.jobs],
-        }
-    )
+    missing = [run_id for run_id, _ in todo.missing]
+    live = [each for each in submissions.queued(layout) if not each.entry.run_ids.isdisjoint(missing)]
+    jobs = [job.job_id for each in live for job in each.jobs]
+    print_json({"name": sweep.name, "results": str(layout.root), "missing": missing, "jobs": jobs})
 
 
 def _results(layout: "Layout") -> str:

@@ -19,12 +19,13 @@ _WAIT_SECONDS = 1.0
 def run(sweep: "Sweep", layout: "Layout", machine: "Local", args: argparse.Namespace) -> None:
     """Run what is missing until nothing is: what another sweep is at is waited for, and taken over if it dies there."""
     from icbench import launch, plan
-    from icbench.commands.retry import forgive
+    from icbench.commands.retry import forgiven
     from icbench.console import console
     from icbench.progress import Progress
 
     todo = compare(sweep, layout, retry=args.retry_failed)
-    forgive(todo, layout)
+    with forgiven(todo, layout):
+        pass  # they are tried at once
     out = console(sys.stderr if args.json else sys.stdout)
     total = len(sweep.run_ids)
     out.print(

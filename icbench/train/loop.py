@@ -51,12 +51,19 @@ class Watcher(Protocol):
 
 
 def train(
-    config: RunConfig, data: DeviceData, checkpoint: Path, watcher: Watcher, ranks: Ranks = ALONE
+    config: RunConfig,
+    data: DeviceData,
+    checkpoint: Path,
+    watcher: Watcher,
+    ranks: Ranks = ALONE,
+    *,
+    durable: bool = False,
 ) -> tuple[State, bool]:
     """Train to the end; return the final state and whether it diverged.
 
     A training loss that is not finite ends it, with its epoch; one that ends with such a test loss diverged as well.
     Goes on from `checkpoint` where there is one, and stores one there after each epoch. Raises Stopped.
+    With `durable`, checkpoints outlast a crash of the machine, and take longer to write.
     The batches are the same however many `ranks` share them; what one rank's watcher wishes, all do. Raises PeerLost.
     """
     recipe, device, precision = config.recipe, data.device, config.precision
@@ -67,7 +74,7 @@ def train(
 
     def store(step: int, seconds: float) -> None:
         state.step, state.seconds = step, seconds
-        state.save(checkpoint, ranks)
+        state.save(checkpoint, ranks, durable=durable)
         watcher.saved(state.epoch - 1 + step / steps)
 
     while state.epoch <= recipe.epochs and all(math.isfinite(row.train_loss) for row in state.rows[-1:]):

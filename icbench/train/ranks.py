@@ -22,6 +22,7 @@ from icbench.files import read_json, write_json
 from icbench.nets.syncbatchnorm import SyncBatchNorm
 
 _LOOK_SECONDS = 0.05
+_CONNECT_SECONDS = 10.0
 # What gloo, whose errors have no class of their own, says of a connection that is lost, and of no other mistake.
 _LOST = re.compile(r"gloo/transport|connectFullMesh|Connection (closed|reset|refused)|Timed out waiting", re.IGNORECASE)
 
@@ -84,7 +85,7 @@ def join(
     """Meet the other ranks; leave them with the `with` statement that this is for. Raises PeerLost.
 
     The first rank listens on a free port and writes `host` (default: its own name), which the others must be able to
-    reach, and the port into the file `rendezvous`. That name must be new: each attempt at a run has its own.
+    reach, and the port into the file `rendezvous`. What an earlier first rank has left there is tried in vain.
     A rank that says nothing for `timeout_seconds`, here or later, is lost.
     """
     if size == 1:
@@ -113,11 +114,17 @@ def _store(rank: int, rendezvous: Path, timeout_seconds: float, host: str) -> TC
         write_json(rendezvous, {"host": host, "port": store.port})
         return store
     until = time.monotonic() + timeout_seconds
-    while (address := read_json(rendezvous)) is None:
-        if time.monotonic() > until:
-            raise PeerLost(f"the first rank has not written {rendezvous} for {timeout_seconds:g} seconds")
+    attempt = timedelta(seconds=min(timeout_seconds, _CONNECT_SECONDS))
+    while time.monotonic() < until:
+        if address := read_json(rendezvous):
+            with suppress(RuntimeError):  # nobody listens there any more: look again what is written
+                store = TCPStore(
+                    address["host"], address["port"], is_master=False, timeout=attempt, wait_for_workers=False
+                )
+                store.set_timeout(timeout)
+                return store
         time.sleep(_LOOK_SECONDS)
-    return TCPStore(address["host"], address["port"], is_master=False, timeout=timeout, wait_for_workers=False)
+    raise PeerLost(f"the first rank was not found by {rendezvous} for {timeout_seconds:g} seconds")
 
 
 class _Joined(Ranks):

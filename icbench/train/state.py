@@ -73,8 +73,11 @@ class State:
         self.seconds = 0.0
         self.sums.zero_()
 
-    def save(self, file: Path, ranks: Ranks = ALONE) -> None:
-        """Have the first rank write a checkpoint of all, whole or not at all: a SHA-256, then what it is of."""
+    def save(self, file: Path, ranks: Ranks = ALONE, *, durable: bool = False) -> None:
+        """Have the first rank write a checkpoint of all, whole or not at all: a SHA-256, then what it is of.
+
+        One that is not `durable` a crash of the machine may damage; the digest tells, and the run begins anew.
+        """
         content = {
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -90,8 +93,7 @@ class State:
             buffer = io.BytesIO()
             torch.save(content, buffer)
             data = buffer.getbuffer()
-            # Not durable: the digest tells a checkpoint that a power cut has damaged, and the run begins anew.
-            write_whole(file, lambda f: (f.write(_digest(data)), f.write(data)), durable=False)
+            write_whole(file, lambda f: (f.write(_digest(data)), f.write(data)), durable=durable)
         ranks.agree(False)  # the others wait until it is there
 
     def restore(self, stored: bytes | None, seed: int, ranks: Ranks = ALONE) -> bool:

@@ -13,7 +13,8 @@ class Assignment:
 
     incarnation: what its attempts are counted under (icbench/work/attempts.py). parent: the process that it must not
     outlive; without one, the sweep's lifeline. rank, of ranks: which of the processes that train a run together; the
-    first of them claims runs and writes. before: how the worker that it replaces died, a kind and words.
+    first of them claims runs and writes. durable: whether checkpoints must outlast a crash of the machine. before:
+    how the worker that it replaces died, a kind and words.
     """
 
     results: Path
@@ -30,15 +31,17 @@ class Assignment:
     parent: int | None = None
     rank: int = 0
     ranks: int = 1
+    durable: bool = False
     before: tuple[str, str] = (kinds.DIED, "killed?")
 
 
 class Outcome(Enum):
     """How a worker ended, as its exit code: nothing is left that it could do; it was asked to stop; the disk is full;
-    a rank that it shared a run with is lost, or has lost it.
+    a rank that it shared a run with is lost, or has lost it; the other ranks never came.
     """
 
     DONE = 0
     STOPPED = 3
     HALTED = kinds.EXIT_DISK
     PARTED = 5
+    UNMET = 6

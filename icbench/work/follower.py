@@ -22,15 +22,17 @@ if TYPE_CHECKING:
 def work(assignment: Assignment) -> Outcome:
     """Follow the first rank until it says that there is nothing more to do."""
     equipment = Equipment(assignment)
+    met = False
     try:
         with equipment.pulse, meet(equipment) as ranks:
-            while (told := ranks.broadcast(None)) is not None:
+            met = True
+            while told := ranks.broadcast(None):
                 run_id, config = pickle.loads(told)
                 _train(run_id, config, equipment, ranks)
     except PeerLost as error:
         print(f"parted: {error}", file=sys.stderr, flush=True)
-        return Outcome.PARTED
-    return Outcome.STOPPED if equipment.pulse.stop else Outcome.DONE
+        return Outcome.PARTED if met else Outcome.UNMET
+    return Outcome.DONE if told is None else Outcome.STOPPED
 
 
 def _train(run_id: str, config: "RunConfig", equipment: Equipment, ranks: Ranks) -> None:

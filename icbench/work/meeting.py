@@ -18,7 +18,7 @@ def meet(equipment: Equipment) -> Iterator[Ranks]:
     if assignment.ranks == 1:
         yield ALONE
         return
-    rendezvous = equipment.submission.rendezvous(assignment.index)
+    rendezvous = equipment.submission.rendezvous(assignment.index, assignment.incarnation)
     if assignment.rank == 0:
         rendezvous.unlink(missing_ok=True)  # of a first rank that died before all had come
     with join(assignment.rank, assignment.ranks, rendezvous, equipment.device, _PATIENCE_SECONDS) as ranks:

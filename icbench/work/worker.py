@@ -9,6 +9,7 @@ import os
 import pickle
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ from icbench.work.attempts import Attempts
 from icbench.work.pulse import Watched
 
 if TYPE_CHECKING:
+    from icbench.data.device import DeviceData
     from icbench.train.ranks import Ranks
     from icbench.train.state import State
     from icbench.work.equipment import Equipment
@@ -87,13 +89,13 @@ def _lead(assignment: Assignment, tell: Teller) -> Outcome:
 
 
 def _work(equipment: "Equipment", tell: Teller, ranks: "Ranks") -> None:
-    """All runs that there are to do; the other ranks learn of each, and of the end."""
+    """All runs that there are to do; the other ranks learn of each, of a stop (b""), and of the end (None)."""
     worker = _Worker(equipment, tell, ranks)
     try:
         worker.run()
     except Stop:
         tell("stopped", advanced=worker.advanced)
-        ranks.broadcast(None)
+        ranks.broadcast(b"")
         raise
     except OSError as error:
         if error.errno in kinds.DISK_ERRORS:
@@ -112,6 +114,7 @@ class _Worker:
 
     def __init__(self, equipment: "Equipment", tell: Teller, ranks: "Ranks"):
         self.advanced = False
+        self._held = False
         self._equipment = equipment
         self._assignment = equipment.assignment
         self._layout = equipment.layout
@@ -121,11 +124,20 @@ class _Worker:
         self._code = provenance.of_code()
 
     def run(self) -> None:
-        while self._pass():  # what another worker held when it was passed by may since have been left
-            pass
+        while True:
+            self._held = False
+            if self._pass():
+                continue
+            if not self._held or not self._pass(after=self._assignment.heartbeat_seconds / 10):
+                return
 
-    def _pass(self) -> bool:
-        """Go through all packs once; whether there was anything to do."""
+    def _pass(self, after: float = 0.0) -> bool:
+        """Go through all packs once; whether there was anything to do.
+
+        What another worker held when it was passed by may since have been left; and who merely looks at a lock holds
+        it for a while on a network file system. So there is a last look after some time.
+        """
+        time.sleep(after)
         done, worked = finished(self._layout), False
         for run_id, config in self._runs():
             if self._equipment.pulse.stop:
@@ -150,6 +162,7 @@ class _Worker:
         files.folder.mkdir(parents=True, exist_ok=True)
         lock = Lock.take(files.lock)
         if lock is None:
+            self._held = True
             return False
         with lock:
             # Between the look and the lock another worker may have ended it, or died in the middle of clearing up.
@@ -165,6 +178,8 @@ class _Worker:
         from icbench.train.ranks import PeerLost
 
         assignment = self._assignment
+        # Before anything is held against the run: where data cannot be read, something is wrong with the machine.
+        data = self._equipment.data(config)
         before = Attempts.read(files)
         attempts = Attempts.begin(
             files, self._code, assignment.incarnation, provenance.slurm_job_id(), assignment.submission
@@ -179,7 +194,7 @@ class _Worker:
             if before and before.code != attempts.code:
                 write(f"the attempt before ran other code: {before.code}")
             try:
-                self._train_logged(run_id, config, files, attempts, write)
+                self._train_logged(run_id, config, data, files, attempts, write)
             except PeerLost as error:
                 self._part(run_id, files, error, write)
             except OSError as error:
@@ -192,14 +207,21 @@ class _Worker:
                 self._fail_with(run_id, files, error, write)
 
     def _train_logged(
-        self, run_id: str, config: RunConfig, files: RunFiles, attempts: Attempts, write: Callable[[str], None]
+        self,
+        run_id: str,
+        config: RunConfig,
+        data: "DeviceData",
+        files: RunFiles,
+        attempts: Attempts,
+        write: Callable[[str], None],
     ) -> None:
         from icbench.train.loop import Stopped, train
 
         watcher = self._equipment.pulse.watch(files, config, write)
         try:
             self._ranks.broadcast(pickle.dumps((run_id, config)))
-            state, diverged = train(config, self._equipment.data(config), files.checkpoint, watcher, self._ranks)
+            durable = self._assignment.durable
+            state, diverged = train(config, data, files.checkpoint, watcher, self._ranks, durable=durable)
         except Stopped:
             self._leave(run_id, files, attempts, watcher, write)
             return

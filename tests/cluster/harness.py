@@ -39,11 +39,13 @@ class Cluster:
     conf: Path
     folder: Path
     tree: Path | None = None  # where another icbench than this one is
+    path: Path | None = None  # where other commands are
 
     @property
     def environment(self) -> dict[str, str]:
-        path = {"PYTHONPATH": str(self.tree)} if self.tree else {}
-        return environment(SLURM_CONF=str(self.conf), **path)
+        python = {"PYTHONPATH": str(self.tree)} if self.tree else {}
+        path = {"PATH": f"{self.path}:{os.environ['PATH']}"} if self.path else {}
+        return environment(SLURM_CONF=str(self.conf), **python, **path)
 
     @property
     def results(self) -> Path:
@@ -121,6 +123,12 @@ class Cluster:
             if words in command.replace(b"\0", b" ") and (ours in command or ours in inherited):
                 found.append(int(folder.name))
         return sorted(found)
+
+    def tasks(self, process: int) -> list[int]:
+        """SLURM's own tasks of that number, one of each job."""
+        number = f"SLURM_PROCID={process}\0".encode()
+        found = self.processes(b"-u -m submitit.core._submit")
+        return [pid for pid in found if number in Path(f"/proc/{pid}/environ").read_bytes()]
 
     def workers(self) -> list[int]:
         """The processes that train."""

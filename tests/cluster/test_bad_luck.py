@@ -46,6 +46,8 @@ def test_preempted_with_notice(cluster: Cluster, undisturbed: Path) -> None:
     cluster.wait_for_checkpoints(2)
     cluster.slurm("sbatch", "--partition=urgent", *ALL_NODES, "--wrap=sleep 5")
     wait_for(lambda: cluster.state(job) in ("PENDING", "COMPLETING"), 60)
+    assert f"Requeued job {job}" in cluster.logs()
+    assert cluster.logs().count("stopped; the checkpoint is stored") == 2
     cluster.finish()
     assert len(cluster.runs()) == 4
     assert cluster.submissions() == 1
@@ -119,19 +121,19 @@ def test_a_worker_killed(cluster: Cluster, undisturbed: Path) -> None:
     cluster.finish()
     assert len(cluster.runs()) == 4
     assert sorted(cluster.runs()["attempts"])[-1] == 2
-    assert "the worker died (killed by SIGKILL)" in cluster.logs()
+    assert "the worker ended (killed by SIGKILL)" in cluster.logs()
     complete(cluster, undisturbed)
 
 
 def test_a_slot_killed(cluster: Cluster, undisturbed: Path) -> None:
-    """kill -9 of SLURM's own task, and of its worker: the other slot goes on, and does what this one has left."""
+    """kill -9 of SLURM's own task: its worker notices that it is alone; the other slot does what this one has left."""
     cluster.write()
     cluster.submit()
     cluster.wait_for_checkpoints(2)
-    task = cluster.processes(b"submitit.core._submit")[-1]
-    cluster.kill([task])
-    wait_for(lambda: len(cluster.workers()) == 1, 20)  # it notices that it is alone
+    cluster.kill(cluster.tasks(process=1))
+    wait_for(lambda: len(cluster.workers()) == 1, 20)
     cluster.finish()
+    assert len(cluster.runs()) == 4
     complete(cluster, undisturbed)
 
 
@@ -151,6 +153,41 @@ def test_cancelled_with_scancel(cluster: Cluster, undisturbed: Path) -> None:
     assert cluster.logs().count("stopped; the checkpoint is stored") == 2
     complete(cluster, undisturbed)
     assert cluster.submissions() == 2
+
+
+def test_cancelled_while_it_wants_to_be_requeued(cluster: Cluster) -> None:
+    """SLURM's signal, and before all slots have stopped, scancel: the job stays away."""
+    cluster.write()
+    job = cluster.submit()
+    cluster.wait_for_checkpoints(2)
+    held = cluster.workers()[:1]
+    os.kill(held[0], signal.SIGSTOP)
+    cluster.slurm("scancel", "--signal=USR2", job)
+    wait_for(lambda: logged(cluster, "stopped; the checkpoint is stored", 1), 30)
+    cluster.slurm("scancel", job)
+    os.kill(held[0], signal.SIGCONT)
+    cluster.finish()
+    assert "Requeued job" not in cluster.logs()
+    assert len(cluster.runs()) < 4
+
+
+def test_data_lost_on_the_way(cluster: Cluster, undisturbed: Path) -> None:
+    """A node that cannot read the data set spoils no run: its job ends and says so."""
+    cluster.write()
+    cluster.slurm("scontrol", "update", "PartitionName=main", "State=DOWN")
+    try:
+        cluster.submit()
+        (data,) = cluster.results.glob("code/*/icbench/data/sets/digits.npz")
+        data.rename(data.with_suffix(".away"))
+    finally:
+        cluster.slurm("scontrol", "update", "PartitionName=main", "State=UP")
+    cluster.finish()
+    assert "2 workers ended before they began a run" in cluster.logs()
+    assert "the data set digits is not there" in cluster.logs()
+    status = cluster.status()
+    assert (status["finished"], status["failures"]) == (0, [])
+    data.with_suffix(".away").rename(data)
+    complete(cluster, undisturbed)
 
 
 def test_a_crash_loop_ends(cluster: Cluster, tmp_path: Path) -> None:
@@ -186,7 +223,7 @@ def test_jobs_that_get_nowhere_leave_the_queue(cluster: Cluster) -> None:
         cluster.slurm("scancel", "--signal=USR2", job)  # as before the end of a job's time, before there was a step
         wait_for(lambda: not cluster.workers(), 60)
     cluster.finish()
-    assert "3 times in a row this job had its nodes and made no progress" in cluster.logs()
+    assert "not put back into the queue: 3 stays in a row on its nodes made no progress" in cluster.logs()
     status = cluster.status()
     assert (status["finished"], status["queued"], status["failures"]) == (0, 0, [])
 

@@ -131,16 +131,38 @@ def test_the_submit_limit(cluster: Cluster) -> None:
     try:
         done = cluster.sweep()
         assert done.code == 0, done.err
-        assert "your limit allows 3 more of 6 jobs" in done.out
+        assert "the cluster takes 3 of 6 jobs now; they will do all runs between them" in done.out
         assert "submitted 24 runs in 3 jobs" in done.out
         (cluster.folder / "other.yaml").write_text(QUICK.replace("seeds: 12", "seeds: [77]"))
         refused = cluster.icbench("sweep", "other.yaml", "--profile", "profile.yaml")
         assert refused.code == 1
-        assert "your limit of submitted jobs is reached" in refused.err
+        assert "sbatch refused: " in refused.err
+        assert "Wait for some of your jobs to end, or cancel some." in refused.err
         cluster.finish()
     finally:
         cluster.slurm("sacctmgr", "--immediate", "modify", "user", user, "set", "MaxSubmitJobs=-1")
     assert len(cluster.runs()) == 24
+
+
+def test_a_cluster_that_takes_only_the_first_array(cluster: Cluster) -> None:
+    """sbatch fails at the second: what the first has taken is known, and does everything."""
+    one_gpu = PROFILE.replace("gpus_per_node: 2", "gpus_per_node: 1")
+    cluster.write(SLOW.replace("seeds: 2", "seeds: 3"), one_gpu.replace("at_once: 1", "at_once: 6"))
+    wrapper = cluster.folder / "bin" / "sbatch"
+    wrapper.parent.mkdir()
+    wrapper.write_text(
+        f"#!/bin/sh\nif [ -e {wrapper}.called ]; then\n"
+        "echo 'sbatch: error: Resource temporarily unavailable' >&2; exit 1\n"
+        f'fi\ntouch {wrapper}.called\nexec {shutil.which("sbatch")} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    cluster.path = wrapper.parent
+    done = cluster.sweep()
+    assert done.code == 0, done.err
+    assert "the cluster takes 5 of 6 jobs now (sbatch refused: Resource temporarily unavailable.)" in done.out
+    assert "6 runs of these are in live jobs already" in cluster.sweep().out
+    cluster.finish()
+    assert len(cluster.runs()) == 6
 
 
 def test_what_sbatch_refuses_is_said(cluster: Cluster) -> None:

@@ -10,7 +10,7 @@ from harness import PROFILE, SLOW, Cluster
 
 from icbench import grid
 
-LONG = SLOW.replace("epochs: 12", "epochs: 60")
+LONG = SLOW.replace("epochs: 12", "epochs: 300")
 
 
 def test_status_of_jobs_that_run_and_wait(cluster: Cluster) -> None:
@@ -18,12 +18,17 @@ def test_status_of_jobs_that_run_and_wait(cluster: Cluster) -> None:
     cluster.write(LONG)
     job = cluster.submit()
     cluster.wait_for_checkpoints(2)
-    wait_for(lambda: all(beat["seconds_left"] for beat in cluster.status()["running"]), 30, every=0.5)
+
+    def known() -> bool:
+        beats = cluster.status()["running"]
+        return len(beats) == 2 and all(beat["seconds_left"] for beat in beats)
+
+    wait_for(known, 60, every=0.5)
     status = cluster.status()
     assert (status["total"], status["finished"], status["queued"], status["waiting"]) == (4, 0, 2, 0)
     assert (status["jobs_running"], status["jobs_pending"]) == (1, 0)
     assert [beat["job"] for beat in status["running"]] == [job, job]
-    assert all(0 < beat["done"] < beat["epochs"] == 60 for beat in status["running"])
+    assert all(0 < beat["done"] < beat["epochs"] == 300 for beat in status["running"])
     shown = cluster.icbench("status").out
     assert "1 running, 0 pending" in shown
     assert " left, on " in shown
@@ -92,7 +97,7 @@ def test_logs_of_a_run_whose_job_was_lost(cluster: Cluster) -> None:
 
 def test_cancel_one_run(cluster: Cluster) -> None:
     """Its worker notices, stores a checkpoint and goes on to the next; it is tried again only when asked for."""
-    cluster.write(SLOW.replace("epochs: 12", "epochs: 40"), PROFILE.replace("gpus_per_node: 2", "gpus_per_node: 1"))
+    cluster.write(SLOW.replace("epochs: 12", "epochs: 200"), PROFILE.replace("gpus_per_node: 2", "gpus_per_node: 1"))
     cluster.submit()
     cluster.wait_for_checkpoints(1)
     run_id = cluster.checkpoints()[0].parent.name
