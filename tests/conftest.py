@@ -88,6 +88,14 @@ def write_grid(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+def sweep_here(folder: Path, grid: str) -> Path:
+    """The results of a local sweep in `folder` that nothing disturbs."""
+    (folder / "grid.yaml").write_text(grid)
+    command = [sys.executable, "-m", "icbench", "sweep", "grid.yaml"]
+    subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True, timeout=300)
+    return folder / "results"
+
+
 def assert_same_rows(results: Path, undisturbed: Path) -> None:
     """Bit for bit, but for what may differ."""
     for ours, theirs in zip(_rows(results), _rows(undisturbed), strict=True):
@@ -142,8 +150,4 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of the harness's SLOW, from a local sweep that nothing disturbs."""
     from harness import SLOW
 
-    folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "grid.yaml").write_text(SLOW)
-    command = [sys.executable, "-m", "icbench", "sweep", "grid.yaml"]
-    subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True, timeout=300)
-    return folder / "results"
+    return sweep_here(tmp_path_factory.mktemp("undisturbed"), SLOW)

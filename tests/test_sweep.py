@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Icbench, assert_same_rows, environment, wait_for
+from conftest import Icbench, assert_same_rows, environment, sweep_here, wait_for
 
 import icbench as package
 from icbench import grid, profile
@@ -95,11 +95,7 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of SLOW, never disturbed."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "slow.yaml").write_text(SLOW)
-    command = [sys.executable, "-m", "icbench", "sweep", "slow.yaml"]
-    subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True, timeout=120)
-    return folder / "results"
+    return sweep_here(tmp_path_factory.mktemp("undisturbed"), SLOW)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from icbench import kinds
@@ -127,7 +126,7 @@ class _Slot:
         self.process = int(os.environ["SLURM_PROCID"])
         self.index = share.first + self.process // share.ranks
         self.rank = self.process % share.ranks
-        self.asked: int | None = None
+        self.asked = False
         self.child: subprocess.Popen[bytes] | None = None
         self._began = time.monotonic()
         self._deadline = math.inf
@@ -146,7 +145,7 @@ class _Slot:
             code = kinds.EXIT_DISK if getattr(error, "errno", None) in kinds.DISK_ERRORS else 1
         if self.process == 0:
             self._wait_for_slots()
-            if self.asked is not None and self._is_anything_left():
+            if self.asked and self._is_anything_left():
                 code = self._requeue(submitit_handler) or code
         return code
 
@@ -164,11 +163,11 @@ class _Slot:
             file.write_text(_incarnation(self.share), encoding="utf-8")
             yield
 
-    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+    def _pass_on(self, *_: object) -> None:
         """SLURM wants the nodes back: so shall the worker hear."""
-        if self.asked is None:
+        if not self.asked:
             self._deadline = time.monotonic() + _STOP_SHARE * self.share.signal_seconds
-        self.asked = number
+        self.asked = True
         if self.child is not None and self.child.poll() is None:
             self.child.send_signal(signal.SIGTERM)
 
@@ -176,13 +175,13 @@ class _Slot:
         """Have workers, one after another should they die, do what there is; the exit code."""
         stillborn: Counter[str] = Counter()
         events = self.share.files.events(self.index)
-        while self.asked is None:
+        while not self.asked:
             follower = Follower(events, events.stat().st_size if events.exists() else 0)
             kills, began = oom_kills(), time.monotonic()
             code = self._run_worker()
             if code == Outcome.STOPPED.value:  # its signal may have come before ours, or another rank's before both
                 self._wait_for_signal()
-            if code == Outcome.DONE.value or self.asked is not None or self._is_left():
+            if code == Outcome.DONE.value or self.asked or self._is_left():
                 return 0
             if code == Outcome.HALTED.value:
                 return code
@@ -201,7 +200,7 @@ class _Slot:
 
     def _wait_for_signal(self) -> None:
         until = time.monotonic() + _SIGNAL_SKEW_SECONDS
-        while self.asked is None and time.monotonic() < until:
+        while not self.asked and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
 
     def _run_worker(self) -> int:
@@ -237,7 +236,7 @@ class _Slot:
             return 1
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        if self.asked is not None:  # in between
+        if self.asked:  # in between
             self.child.send_signal(signal.SIGTERM)
         assert self.child.stdin is not None
         with contextlib.suppress(BrokenPipeError), self.child.stdin as stream:  # it may be dead already

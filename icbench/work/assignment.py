@@ -11,7 +11,7 @@ from icbench import kinds
 class Assignment:
     """All that a worker is told. index: its pack. gpu: the one it may use, as CUDA_VISIBLE_DEVICES has it.
 
-    incarnation: what its attempts are counted under (icbench/work/attempts.py). parent: the process that it must not
+    incarnation: what its attempts are counted under (see attempts.py). parent: the process that it must not
     outlive; without one, the sweep's lifeline. rank, of ranks: which of the processes that train a run together; the
     first of them claims runs and writes. durable: whether checkpoints must outlast a crash of the machine. before:
     how the worker that it replaces died, a kind and words.

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +42,13 @@ class Cluster:
     folder: Path
     tree: Path | None = None  # where another icbench than this one is
     path: Path | None = None  # where other commands are
+    variables: Mapping[str, str] = field(default_factory=dict)  # of the user's environment
 
     @property
     def environment(self) -> dict[str, str]:
         python = {"PYTHONPATH": str(self.tree)} if self.tree else {}
         path = {"PATH": f"{self.path}:{os.environ['PATH']}"} if self.path else {}
-        return environment(SLURM_CONF=str(self.conf), **python, **path)
+        return environment(SLURM_CONF=str(self.conf), **python, **path, **self.variables)
 
     @property
     def results(self) -> Path:
@@ -82,6 +85,15 @@ class Cluster:
     def devcluster(self, *command: str) -> None:
         script = REPOSITORY / "slurm" / "devcluster"
         subprocess.run([script, "--dir", self.conf.parent.parent, *command], check=True, timeout=60)
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """While nothing starts in the partition `main`."""
+        self.slurm("scontrol", "update", "PartitionName=main", "State=DOWN")
+        try:
+            yield
+        finally:
+            self.slurm("scontrol", "update", "PartitionName=main", "State=UP")
 
     def state(self, job: str) -> str:
         return self.slurm("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}")

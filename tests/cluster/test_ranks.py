@@ -1,12 +1,10 @@
 """Data parallel training over the nodes of a real SLURM."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import environment, wait_for
+from conftest import sweep_here, wait_for
 from harness import PROFILE, Cluster
 
 import icbench as package
@@ -25,11 +23,7 @@ COLUMNS = ["train_loss", "train_accuracy", "test_loss", "test_accuracy"]
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of SHARED in one process with the same global batch."""
-    folder = tmp_path_factory.mktemp("alone")
-    (folder / "grid.yaml").write_text(SHARED)
-    command = [sys.executable, "-m", "icbench", "sweep", "grid.yaml"]
-    subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True, timeout=120)
-    return folder / "results"
+    return sweep_here(tmp_path_factory.mktemp("alone"), SHARED)
 
 
 def assert_equal_but_for_rounding(results: Path, alone: Path) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, assert_same_rows, environment, wait_for
+from conftest import REPOSITORY, assert_same_rows, sweep_here, wait_for
 from harness import PROFILE, SLOW, Cluster
 
 from icbench import grid
@@ -47,12 +47,7 @@ def test_every_slot_on_the_device_it_was_given(cluster: Cluster, tmp_path: Path)
     wait_for(lambda: cluster.slurm(*step) == "16|32", 30, every=0.5)  # each with its two of a GPU's four cores
     assert (runs["attempts"] == 1).all()
 
-    local = subprocess.run(
-        [sys.executable, "-m", "icbench", "sweep", cluster.folder / "grid.yaml"],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert local.returncode == 0
-    assert_same_rows(cluster.results, tmp_path / "results")
+    assert_same_rows(cluster.results, sweep_here(tmp_path, QUICK))
     assert "0 of 24 runs" not in cluster.sweep().out  # nothing missing: the table again, nothing submitted
     assert cluster.submissions() == 1
 
@@ -104,8 +99,7 @@ def test_two_sweeps_at_once(cluster: Cluster, undisturbed: Path) -> None:
 def test_only_what_is_not_in_a_live_job_is_submitted(cluster: Cluster) -> None:
     """Another grid that shares runs with one in the queue adds only its own."""
     cluster.write()
-    cluster.slurm("scontrol", "update", "PartitionName=main", "State=DOWN")  # nothing starts
-    try:
+    with cluster.closed():
         cluster.submit()
         (cluster.folder / "more.yaml").write_text(SLOW.replace("seeds: 2", "seeds: 3"))
         more = cluster.icbench("sweep", "more.yaml", "--profile", "profile.yaml")
@@ -119,8 +113,6 @@ def test_only_what_is_not_in_a_live_job_is_submitted(cluster: Cluster) -> None:
             ("more", 6, 1),
         ]
         assert "cancelled" in cluster.icbench("cancel").out
-    finally:
-        cluster.slurm("scontrol", "update", "PartitionName=main", "State=UP")
 
 
 def test_the_submit_limit(cluster: Cluster) -> None:
@@ -142,6 +134,40 @@ def test_the_submit_limit(cluster: Cluster) -> None:
     finally:
         cluster.slurm("sacctmgr", "--immediate", "modify", "user", user, "set", "MaxSubmitJobs=-1")
     assert len(cluster.runs()) == 24
+
+
+def test_max_jobs_at_once_holds_over_all_submissions(cluster: Cluster) -> None:
+    """What is submitted beside live jobs that use it up waits for them."""
+    cluster.write()
+    (cluster.folder / "other.yaml").write_text(SLOW.replace("seeds: 2", "seeds: [7]"))
+    with cluster.closed():
+        first = cluster.submit()
+        other = cluster.icbench("sweep", "other.yaml", "--profile", "profile.yaml")
+        assert "submitted 2 runs in 1 job" in other.out
+        waiting = cluster.slurm("squeue", "--noheader", "--format=%i %E")
+        assert f"afterany:{first}" in waiting
+        assert cluster.icbench("cancel").code == 0
+
+
+def test_variables_change_no_job(cluster: Cluster) -> None:
+    """A profile is all that decides; what sbatch and squeue find in the environment does not."""
+    cluster.write()
+    cluster.variables = {"SBATCH_PARTITION": "urgent", "SBATCH_TIMELIMIT": "5", "SQUEUE_STATES": "RUNNING"}
+    with cluster.closed():
+        job = cluster.submit()
+        assert "4 runs of these are in live jobs already" in cluster.sweep().out
+        cluster.variables = {}
+        assert cluster.slurm("squeue", "--noheader", "--format=%i %P %l") == f"{job} main 10:00"
+        assert cluster.icbench("cancel").code == 0
+
+
+def test_a_percent_sign_in_the_results_path(cluster: Cluster) -> None:
+    """SLURM would replace it in the names of its files."""
+    cluster.write()
+    refused = cluster.sweep("--results", "100%a")
+    assert refused.code == 2
+    assert "cannot have a % in its path" in refused.err
+    assert sorted(path.name for path in cluster.folder.iterdir()) == ["grid.yaml", "profile.yaml"]
 
 
 def test_a_cluster_that_takes_only_the_first_array(cluster: Cluster) -> None:
@@ -182,13 +208,10 @@ def test_jobs_run_the_code_of_their_submission(cluster: Cluster, tmp_path: Path)
     version = tree / "icbench" / "__init__.py"
     version.write_text(re.sub(r'__version__ = "[^"]*"', '__version__ = "0.0.0.test"', version.read_text()))
     cluster.write(SLOW.replace("epochs: 12", "epochs: 1"))
-    cluster.slurm("scontrol", "update", "PartitionName=main", "State=DOWN")
-    try:
+    with cluster.closed():
         cluster.tree = tree
         cluster.submit()
         (tree / "icbench" / "work" / "worker.py").write_text("raise SystemExit('changed since')")
-    finally:
-        cluster.slurm("scontrol", "update", "PartitionName=main", "State=UP")
     cluster.finish()
     runs = cluster.runs()
     assert set(runs["run_id"]) == set(grid.load(cluster.folder / "grid.yaml").run_ids), cluster.logs()
@@ -198,14 +221,11 @@ def test_jobs_run_the_code_of_their_submission(cluster: Cluster, tmp_path: Path)
 @pytest.mark.parametrize("arguments", [("--json",), ()])
 def test_a_second_sweep_while_the_first_waits(cluster: Cluster, arguments: tuple[str, ...]) -> None:
     cluster.write()
-    cluster.slurm("scontrol", "update", "PartitionName=main", "State=DOWN")
-    try:
+    with cluster.closed():
         job = cluster.submit()
         again = cluster.sweep(*arguments)
         assert again.code == 0
         assert job in again.out
         assert cluster.submissions() == 1
         assert cluster.icbench("cancel", "grid.yaml").code == 0
-    finally:
-        cluster.slurm("scontrol", "update", "PartitionName=main", "State=UP")
     cluster.finish()

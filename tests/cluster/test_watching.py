@@ -55,6 +55,41 @@ def test_status_without_accounting(cluster: Cluster) -> None:
         cluster.devcluster("start-accounting")
 
 
+def test_jobs_that_end_before_they_begin_a_run(cluster: Cluster) -> None:
+    """A setup line that fails ends the job; status, --wait and logs say which."""
+    cluster.write(SLOW, PROFILE + 'setup: ["true", "module load no-such-thing"]')
+    done = cluster.sweep("--wait")
+    assert done.code == 1
+    assert "the jobs have ended, but 4 runs of grid are not done" in done.err
+    wait_for(lambda: cluster.status()["jobs_ended"], 30, every=0.5)
+    said = "icbench: this line of the profile's setup failed: module load no-such-thing"
+    (ended,) = cluster.status()["jobs_ended"]
+    assert (ended["state"], ended["kind"], ended["said"]) == ("FAILED 76:0", "setup", said)
+    assert f"ended: FAILED 76:0, setup: {said}" in cluster.icbench("status").out
+    run_id = grid.load(cluster.folder / "grid.yaml").run_ids[0]
+    assert said in cluster.icbench("logs", run_id).out
+
+
+def test_status_where_squeue_does_not_answer(cluster: Cluster) -> None:
+    cluster.write()
+    with cluster.closed():
+        cluster.submit()
+        fake = cluster.folder / "bin" / "squeue"
+        fake.parent.mkdir()
+        fake.write_text("#!/bin/sh\necho 'squeue: error: Socket timed out' >&2\nexit 1\n")
+        fake.chmod(0o755)
+        cluster.path = fake.parent
+        shown = cluster.icbench("status").out
+        assert "What was submitted to SLURM counts as queued here, since the queue is not known: " in shown
+        assert cluster.status()["queued"] == 4
+        refused = cluster.sweep()
+        assert refused.code == 1
+        assert "squeue failed: Socket timed out" in refused.err
+        assert cluster.submissions() == 1
+        cluster.path = None
+        assert cluster.icbench("cancel").code == 0
+
+
 def test_status_watches_until_all_is_done(cluster: Cluster) -> None:
     cluster.write(SLOW.replace("epochs: 12", "epochs: 2"))
     cluster.submit()
@@ -196,6 +231,14 @@ def test_doctor(cluster: Cluster) -> None:
     }
     assert failed.keys() == {"gres", "a job of this profile"}
     assert failed["gres"] == "Write gpus_per_node: 4."
+
+    cluster.slurm("scontrol", "update", "PartitionName=scavenger", "MaxTime=5")
+    scavenger = PROFILE.replace("partition: main", "partition: scavenger")
+    cluster.write(SLOW, scavenger.replace("gpus_per_node: 2", "gpus_per_node: 2\ncpus_per_gpu: 9"))
+    never = cluster.icbench("doctor", "--profile", "profile.yaml")
+    cluster.slurm("scontrol", "update", "PartitionName=scavenger", "MaxTime=INFINITE")
+    assert "failed  time_limit: 10 min is more than the partition's 5 min. Write time_limit: 5" in never.out
+    assert "failed  cores: a job wants 18 on each node, but none has more than 16" in never.out
 
     cluster.write(SLOW, PROFILE.replace("partition: main", "partition: mein"))
     lost = cluster.icbench("doctor", "--profile", "profile.yaml")
