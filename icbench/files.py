@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,6 +38,15 @@ def write_json(target: Path, value: Any, *, durable: bool = True) -> None:
     """Write `value` as JSON, whole or not at all."""
     text = json.dumps(value, indent=1, allow_nan=False)
     write_whole(target, lambda file: file.write(text.encode()), durable=durable)
+
+
+def say_in_log(words: str) -> None:
+    """Write a line to standard error, where a job's goes into a file; whose disk may be full.
+
+    What Python's own stream could not write it would try again at the end, and change the exit code for it.
+    """
+    with suppress(OSError):
+        os.write(2, f"{words}\n".encode())
 
 
 def is_full(folder: Path) -> bool:

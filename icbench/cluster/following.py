@@ -38,18 +38,21 @@ class ClusterJobs:
         Ends when no run is missing, or no submission is live. SLURM's not answering for a while does not end it.
         """
         ids = {run_id for run_id, _ in self.missing}
-        live = None
+        live: list[submissions.Live] | None = None
         asked = -math.inf
-        while live is None or (live and self._open(ids)):
+        while True:
             if time.monotonic() - asked > _QUEUE_SECONDS:
                 asked = time.monotonic()
                 with contextlib.suppress(slurm.SlurmError):
                     live = self._live(ids)
+            ended = live == [] or not self._open(ids)  # asked before reading, so that nothing told is missed
             for each in live or ():
                 files = self.layout.sweep(each.entry.sweep).submission(each.entry.submission)
                 for file in files.all_events():
                     yield from self._read(file)
             yield None
+            if ended:
+                return
             time.sleep(_POLL_SECONDS)
 
     def _live(self, ids: set[str]) -> list[submissions.Live]:

@@ -23,6 +23,7 @@ from icbench import kinds
 from icbench.cluster import slurm
 from icbench.errors import IcbenchError
 from icbench.events import Follower
+from icbench.files import say_in_log
 from icbench.layout import Layout, SubmissionFiles
 from icbench.locks import Lock, is_free
 from icbench.machine import assigned_gpus, oom_kills
@@ -141,7 +142,7 @@ class _Slot:
             with self._announced():
                 code = self._work()
         except (IcbenchError, OSError) as error:
-            _say(str(error))
+            say_in_log(f"icbench: {error}")
             code = kinds.EXIT_DISK if getattr(error, "errno", None) in kinds.DISK_ERRORS else 1
         if self.process == 0:
             self._wait_for_slots()
@@ -186,7 +187,7 @@ class _Slot:
             if code == Outcome.HALTED.value:
                 return code
             self._before = _cause(code, oom_kills() > kills)
-            _say(f"the worker ended ({self._before[1]})")
+            say_in_log(f"icbench: the worker ended ({self._before[1]})")
             if code == Outcome.PARTED.value and self.rank > 0:  # they had met; the first rank counts
                 continue
             # What a later rank does it tells nobody; a while at work is as good as a run begun.
@@ -232,7 +233,7 @@ class _Slot:
             environment = os.environ | {"OMP_NUM_THREADS": str(share.threads)}
             self.child = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
         except OSError as error:  # no memory for another process, say
-            _say(f"no worker can be started: {error}")
+            say_in_log(f"icbench: no worker can be started: {error}")
             return 1
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
@@ -293,7 +294,9 @@ class _Slot:
         """
         assert callable(submitit_handler)
         if _idle(self.share) >= MAX_IN_ONE_INCARNATION:
-            _say(f"not put back into the queue: {_idle(self.share)} stays in a row on its nodes made no progress")
+            say_in_log(
+                f"icbench: not put back into the queue: {_idle(self.share)} stays in a row on its nodes made no progress"
+            )
             return kinds.EXIT_IDLE
         job_id = slurm_job_id() or ""
         until = self._deadline + (_LAST_SHARE - _STOP_SHARE) * self.share.signal_seconds
@@ -305,7 +308,7 @@ class _Slot:
                     leftover.unlink()  # of a job that ended while submitit wrote it, which it would stumble over
                 submitit_handler(signal.SIGUSR2, None)
             except (slurm.SlurmError, subprocess.SubprocessError, OSError) as error:
-                _say(f"not put back into the queue yet: {error}")
+                say_in_log(f"icbench: not put back into the queue yet: {error}")
                 if time.monotonic() > until:
                     return 1
                 time.sleep(_AGAIN_SECONDS)
@@ -330,7 +333,3 @@ def _cause(code: int, oom: bool) -> tuple[str, str]:
     if code < 0:
         return kinds.DIED, f"killed by {signal.Signals(-code).name}"
     return kinds.DIED, f"exit code {code}"
-
-
-def _say(words: str) -> None:
-    print(f"icbench: {words}", file=sys.stderr, flush=True)

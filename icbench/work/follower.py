@@ -1,12 +1,12 @@
 """What the ranks of a run after the first do: they follow it from run to run, train with it, and write nothing."""
 
 import pickle
-import sys
 import traceback
 from typing import TYPE_CHECKING
 
 from icbench import kinds
 from icbench.failure import in_words, record_failure
+from icbench.files import say_in_log
 from icbench.train.loop import Stopped, train
 from icbench.train.ranks import PeerLost, Ranks
 from icbench.work.assignment import Assignment, Outcome
@@ -30,7 +30,7 @@ def work(assignment: Assignment) -> Outcome:
                 run_id, config = pickle.loads(told)
                 _train(run_id, config, equipment, ranks)
     except PeerLost as error:
-        print(f"parted: {error}", file=sys.stderr, flush=True)
+        say_in_log(f"parted: {error}")
         return Outcome.PARTED if met else Outcome.UNMET
     return Outcome.DONE if told is None else Outcome.STOPPED
 

@@ -21,7 +21,7 @@ from icbench import kinds, provenance
 from icbench.config import RunConfig
 from icbench.events import Teller
 from icbench.failure import in_words, record_failure
-from icbench.files import read_json
+from icbench.files import read_json, say_in_log
 from icbench.layout import Layout, RunFiles
 from icbench.locks import Lock
 from icbench.plan import Pack, Run
@@ -64,7 +64,7 @@ def work(assignment: Assignment) -> Outcome:
     except OSError as error:
         if error.errno not in kinds.DISK_ERRORS:
             raise
-        print(f"halted: {_in_words(error, assignment)}", file=sys.stderr, flush=True)
+        say_in_log(f"halted: {_in_words(error, assignment)}")
         return Outcome.HALTED
 
 
@@ -82,7 +82,7 @@ def _lead(assignment: Assignment, tell: Teller) -> Outcome:
     except Stop:
         return Outcome.STOPPED
     except (PeerLost, Parted) as error:
-        print(f"parted: {error}", file=sys.stderr, flush=True)
+        say_in_log(f"parted: {error}")
         return Outcome.PARTED
     tell("end")
     return Outcome.DONE
