@@ -293,10 +293,9 @@ class _Slot:
         still is has been given notice of preemption.
         """
         assert callable(submitit_handler)
-        if _idle(self.share) >= MAX_IN_ONE_INCARNATION:
-            say_in_log(
-                f"icbench: not put back into the queue: {_idle(self.share)} stays in a row on its nodes made no progress"
-            )
+        idle = _idle(self.share)
+        if idle >= MAX_IN_ONE_INCARNATION:
+            say_in_log(f"icbench: not put back into the queue: {idle} stays in a row on its nodes made no progress")
             return kinds.EXIT_IDLE
         job_id = slurm_job_id() or ""
         until = self._deadline + (_LAST_SHARE - _STOP_SHARE) * self.share.signal_seconds
