@@ -79,8 +79,8 @@ def _submit(sweep: "Sweep", layout: "Layout", machine: "Slurm", args: argparse.N
         total = len(sweep.run_ids)
         out.print(f"{sweep.name}: {len(todo.missing)} of {total} runs to do. Results: {layout.root}/")
         if len(missing) < len(todo.missing):
-            left = plural(len(todo.missing) - len(missing), "run")
-            out.print(f"{left} of these are in live jobs already: {_in_short(live)}")
+            theirs = [each for each in live if not each.entry.run_ids.isdisjoint(i for i, _ in todo.missing)]
+            out.print(f"{len(todo.missing) - len(missing)} of these are in live jobs already: {_in_short(theirs)}")
         if missing:
             with forgiven(todo, layout):
                 submitted = submit.submit(

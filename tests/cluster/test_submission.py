@@ -89,7 +89,7 @@ def test_two_sweeps_at_once(cluster: Cluster, undisturbed: Path) -> None:
     outs = [process.communicate(timeout=240) for process in both]
     assert [process.returncode for process in both] == [0, 0], outs
     assert sum("submitted 4 runs in 1 job" in out for out, _ in outs) == 1
-    assert sum("4 runs of these are in live jobs already" in out for out, _ in outs) == 1
+    assert sum("4 of these are in live jobs already" in out for out, _ in outs) == 1
     assert cluster.submissions() == 1
     began = [event["run_id"] for event in cluster.events() if event["event"] == "begin"]
     assert len(began) == len(set(began)) == 4
@@ -103,7 +103,7 @@ def test_only_what_is_not_in_a_live_job_is_submitted(cluster: Cluster) -> None:
         cluster.submit()
         (cluster.folder / "more.yaml").write_text(SLOW.replace("seeds: 2", "seeds: 3"))
         more = cluster.icbench("sweep", "more.yaml", "--profile", "profile.yaml")
-        assert "4 runs of these are in live jobs already" in more.out
+        assert "4 of these are in live jobs already" in more.out
         assert "submitted 2 runs" in more.out
         again = cluster.icbench("sweep", "more.yaml", "--profile", "profile.yaml")
         assert "submitted" not in again.out
@@ -155,7 +155,7 @@ def test_variables_change_no_job(cluster: Cluster) -> None:
     cluster.variables = {"SBATCH_PARTITION": "urgent", "SBATCH_TIMELIMIT": "5", "SQUEUE_STATES": "RUNNING"}
     with cluster.closed():
         job = cluster.submit()
-        assert "4 runs of these are in live jobs already" in cluster.sweep().out
+        assert "4 of these are in live jobs already" in cluster.sweep().out
         cluster.variables = {}
         assert cluster.slurm("squeue", "--noheader", "--format=%i %P %l") == f"{job} main 10:00"
         assert cluster.icbench("cancel").code == 0
@@ -186,7 +186,7 @@ def test_a_cluster_that_takes_only_the_first_array(cluster: Cluster) -> None:
     done = cluster.sweep()
     assert done.code == 0, done.err
     assert "the cluster takes 5 of 6 jobs now (sbatch refused: Resource temporarily unavailable.)" in done.out
-    assert "6 runs of these are in live jobs already" in cluster.sweep().out
+    assert "6 of these are in live jobs already" in cluster.sweep().out
     cluster.finish()
     assert len(cluster.runs()) == 6
 
