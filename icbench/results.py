@@ -57,6 +57,8 @@ _RUNS = {
     "config": "string",  # the canonical JSON: its SHA-256 begins with run_id
     "node": "string",  # SLURM's name of it
     "gpu": "string",  # as CUDA_VISIBLE_DEVICES called it there
+    "test_correct": "binary",  # a bit for each test image, in the data set's order, first bit highest: 1 where the last
+    # epoch's net got it right; zeros fill the last byte. numpy.unpackbits reads it.
 }
 _EPOCHS = {
     "run_id": "string",
@@ -75,7 +77,7 @@ def schema(table: str) -> "pa.Schema":
     """The Arrow schema of a table."""
     import pyarrow as pa
 
-    types = {name: getattr(pa, name) for name in ("string", "int32", "int64", "float64")}
+    types = {name: getattr(pa, name) for name in ("string", "int32", "int64", "float64", "binary")}
     types |= {"bool": pa.bool_, "timestamp": lambda: pa.timestamp("us", tz="UTC")}
     return pa.schema([(column, types[kind]()) for column, kind in _COLUMNS[table].items()])
 

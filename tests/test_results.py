@@ -22,7 +22,7 @@ from icbench.layout import Layout
 from icbench.locks import Lock
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-TYPES = {"string": "x", "int32": 1, "int64": 2, "float64": 0.5, "bool": False, "timestamp": MOMENT}
+TYPES = {"string": "x", "int32": 1, "int64": 2, "float64": 0.5, "bool": False, "timestamp": MOMENT, "binary": b"x"}
 
 
 def run_row(run_id: str, **more: Any) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def layout(tmp_path: Path) -> Layout:
 RUN_COLUMNS = """run_id cell_id dataset block depth width ordering norm norm_options dropout recipe precision split seed
 parameters epochs test_accuracy test_accuracy_last10 diverged train_seconds images_per_second started_at finished_at
 attempts icbench_version git_commit git_dirty torch_version device hostname threads world_size slurm_job_id config
-node gpu"""
+node gpu test_correct"""
 EPOCH_COLUMNS = "run_id epoch learning_rate train_loss train_accuracy test_loss test_accuracy seconds"
 
 

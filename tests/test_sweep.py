@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Icbench, assert_same_rows, environment, sweep_here, wait_for
 
@@ -152,6 +153,9 @@ def test_the_rows_of_a_sweep(six: tuple[Path, str]) -> None:
     assert figures["test_accuracy"].equals(by_run["test_accuracy"].last())
     assert figures["test_accuracy_last10"].to_dict() == pytest.approx(by_run["test_accuracy"].mean().to_dict())
     assert figures["train_seconds"].to_dict() == pytest.approx(by_run["seconds"].sum().to_dict())
+    hits = [np.unpackbits(np.frombuffer(bits, np.uint8)) for bits in runs["test_correct"]]
+    assert [len(each) for each in hits] == [360] * 6  # 359 images, and a bit to fill the byte
+    assert runs["test_accuracy"].tolist() == pytest.approx([each.sum() / 359 for each in hits])
     speed = 2 * 1438 / figures["train_seconds"]
     assert figures["images_per_second"].to_dict() == pytest.approx(speed.to_dict())
 

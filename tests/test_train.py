@@ -87,11 +87,11 @@ Bits = tuple[list[tuple[float, ...]], dict[str, torch.Tensor]]
 
 
 def bits(state: State) -> Bits:
-    """All that must not differ: every figure but the time, and the weights."""
+    """All that must not differ: every figure but the time, the weights, and which images are right."""
     rows = [
         (r.epoch, r.learning_rate, r.train_loss, r.train_accuracy, r.test_loss, r.test_accuracy) for r in state.rows
     ]
-    return rows, state.net.state_dict()
+    return rows, state.net.state_dict() | {"which images are right": state.correct}
 
 
 def same(a: Bits, b: Bits) -> bool:
@@ -215,8 +215,8 @@ def test_test_images_end_no_training(
     when: int, ends_diverged: bool, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A test loss that is not finite in between is a row like any other; at the end it means a diverged net."""
-    figures = [(1.0, 0.5)] * 3
-    figures[when] = (math.nan, 0.1)
+    figures = [loop.Evaluation(1.0, 0.5, torch.empty(0))] * 3
+    figures[when] = loop.Evaluation(math.nan, 0.1, torch.empty(0))
     shown = iter(figures)
     monkeypatch.setattr(loop, "evaluate", lambda *_: next(shown))
     state, diverged = train(config, digits(config), tmp_path / "checkpoint.pt", Watcher())
@@ -259,7 +259,11 @@ def test_evaluation_in_batches_is_evaluation_at_once(config: RunConfig, monkeypa
     data, net = digits(config), State.fresh(config, torch.device("cpu")).net
     whole = loop.evaluate(net, data, "float32")
     monkeypatch.setattr(loop, "_TEST_BATCH", 100)
-    assert loop.evaluate(net, data, "float32") == pytest.approx(whole, rel=1e-6)
+    parts = loop.evaluate(net, data, "float32")
+    assert parts[:2] == pytest.approx(whole[:2], rel=1e-6)
+    assert torch.equal(parts.correct, whole.correct)
+    images, labels = data.test_batch(0, 10**6)
+    assert torch.equal(whole.correct.bool(), net(images).argmax(dim=1) == labels)
 
 
 def test_the_learning_rate_of_each_epoch(tmp_path: Path) -> None:

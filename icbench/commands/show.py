@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if not rows:
         _show_unfinished(layout, run_id, as_json=args.json)
     else:
-        row = rows[0]
+        row = {name: value for name, value in rows[0].items() if name != "test_correct"}
         row["config"], row["norm_options"] = json.loads(row["config"]), json.loads(row["norm_options"])
         _show_finished(row, epochs, as_json=args.json)
     return 0

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -23,6 +23,14 @@ _TEST_BATCH = 1000
 
 class Stopped(Exception):
     """The training was asked to stop; its checkpoint is stored."""
+
+
+class Evaluation(NamedTuple):
+    """Mean cross-entropy in nats and accuracy over the test images; correct: (images,) uint8, 1 for each one got right."""
+
+    loss: float
+    accuracy: float
+    correct: torch.Tensor
 
 
 class Watcher(Protocol):
@@ -107,12 +115,12 @@ def train(
 
         ranks.spread_statistics(state.net)
         try:
-            test_loss, test_accuracy = evaluate(state.net, data, precision, watcher.should_stop, ranks)
+            test = evaluate(state.net, data, precision, watcher.should_stop, ranks)
         except Stopped:
             store(steps, seconds)
             raise
-        row = EpochRow(state.epoch, rate, train_loss, train_accuracy, test_loss, test_accuracy, seconds)
-        state.end_epoch(row)
+        row = EpochRow(state.epoch, rate, train_loss, train_accuracy, test.loss, test.accuracy, seconds)
+        state.end_epoch(row, test.correct)
         store(0, 0.0)
         watcher.epoch_ended(row)
     end = state.rows[-1]
@@ -138,11 +146,12 @@ def evaluate(
     precision: str,
     should_stop: Callable[[], bool] = lambda: False,
     ranks: Ranks = ALONE,
-) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy over the test images, in evaluation mode. Raises Stopped where it should stop."""
+) -> Evaluation:
+    """How the net does on the test images, in evaluation mode. Raises Stopped where it should stop."""
     net.eval()
     count = len(data.test_labels)
     sums = torch.zeros(2, dtype=torch.float64, device=data.device)
+    correct = torch.zeros(count, dtype=torch.uint8, device=data.device)
     for start in range(0, count, _TEST_BATCH * ranks.size):
         (stop,) = ranks.agree(should_stop())
         if stop:
@@ -155,8 +164,9 @@ def evaluate(
             logits = net(images)
             loss = cross_entropy(logits, labels)
         sums += batch_sums(loss, logits, labels)
+        correct[slice(*own)] = logits.argmax(dim=1) == labels
     loss_mean, accuracy = (ranks.total(sums) / count).tolist()
-    return loss_mean, accuracy
+    return Evaluation(loss_mean, accuracy, ranks.total(correct).cpu())
 
 
 def batch_sums(loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from icbench.train import numerics, parameters, seeds
 from icbench.train.ranks import ALONE, Ranks
 
 # Part of every checkpoint's digest: one that another version of icbench laid out otherwise counts as damaged.
-_FORMAT = b"icbench checkpoint 2"
+_FORMAT = b"icbench checkpoint 3"
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class EpochRow:
 class State:
     """`epoch` is the one under way or next, from 1; `step` how many of its batches are done; `sums` over these, or this
     rank's shares of them: the loss summed over images, and the correct answers. `seconds`: what this epoch took so far.
+    `correct`: (test images,) uint8, 1 for each that the net got right after the last epoch.
     """
 
     net: torch.nn.Module
@@ -52,6 +53,7 @@ class State:
     step: int = 0
     seconds: float = 0.0
     rows: list[EpochRow] = field(default_factory=list)
+    correct: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
 
     @classmethod
     def fresh(cls, config: RunConfig, device: torch.device, rank: int = 0) -> "State":
@@ -66,8 +68,9 @@ class State:
         torch.manual_seed(seeds.derive(config.seed, "dropout", *([rank] if rank else [])))
         return cls(net, optimizer, torch.zeros(2, dtype=torch.float64, device=device))
 
-    def end_epoch(self, row: EpochRow) -> None:
+    def end_epoch(self, row: EpochRow, correct: torch.Tensor) -> None:
         self.rows.append(row)
+        self.correct = correct
         self.epoch += 1
         self.step = 0
         self.seconds = 0.0
@@ -85,6 +88,7 @@ class State:
             "step": self.step,
             "seconds": self.seconds,
             "rows": [asdict(row) for row in self.rows],
+            "correct": self.correct,
             "sums": ranks.gather(self.sums),
             "cpu_random": ranks.gather(torch.get_rng_state()),
             "cuda_random": ranks.gather(torch.cuda.get_rng_state()) if self.sums.is_cuda else None,
@@ -105,6 +109,7 @@ class State:
         self.optimizer.load_state_dict(content["optimizer"])
         self.epoch, self.step, self.seconds = content["epoch"], content["step"], content["seconds"]
         self.rows = [EpochRow(**row) for row in content["rows"]]
+        self.correct = content["correct"]
         self._restore_share(content, seed, ranks)
         return True
 

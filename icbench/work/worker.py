@@ -255,6 +255,8 @@ class _Worker:
     def _row(
         self, run_id: str, config: RunConfig, state: "State", diverged: bool, attempts: Attempts
     ) -> dict[str, Any]:
+        import numpy as np
+
         from icbench.nets.build import parameter_count
         from icbench.train import hardware
 
@@ -289,6 +291,7 @@ class _Worker:
             "attempts": attempts.attempts,
             "world_size": self._ranks.size,
             "config": config.canonical_json(),
+            "test_correct": np.packbits(state.correct.numpy()).tobytes(),
             **self._code,
             **hardware.describe(self._equipment.device),
             **provenance.of_machine(),
