@@ -64,7 +64,7 @@ def sweep_table(sweep: Sweep, runs: pa.Table, epochs: pa.Table) -> list[CellRow]
         baseline_id = sweep.baselines.get(cell.cell_id, cell.cell_id if cell.cell_id in baseline_cells else None)
         reference = [finals[run_id]["test_accuracy"] for run_id in finished[baseline_id]] if baseline_id else []
         target = median_low(reference) if reference else None
-        times = [] if target is None else [epochs_to(target, curves[run_id]) for run_id in done]
+        times = [] if target is None else [float(epochs_to(target, curves[run_id])) for run_id in done]
         contrast = baseline_id != cell.cell_id and reference and accuracies
         rows.append(
             CellRow(
@@ -73,7 +73,7 @@ def sweep_table(sweep: Sweep, runs: pa.Table, epochs: pa.Table) -> list[CellRow]
                 seeds=len(accuracies),
                 seeds_wanted=len(cell.seeds),
                 accuracy=mean(accuracies) if accuracies else None,
-                difference=difference(accuracies, reference) if contrast else None,
+                difference=difference([(accuracies, reference)]).estimate if contrast else None,
                 target=target,
                 epochs_to_target=_median(times),
                 reached=sum(map(math.isfinite, times)),
@@ -104,4 +104,4 @@ def _plain(value: float | None) -> float | None:
 
 
 def _interval(estimate: Estimate | None) -> dict[str, float | None] | None:
-    return None if estimate is None else {"value": estimate.value, "half_width": _plain(estimate.half_width)}
+    return None if estimate is None else {key: _plain(value) for key, value in estimate._asdict().items()}

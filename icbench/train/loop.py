@@ -26,7 +26,7 @@ class Stopped(Exception):
 
 
 class Evaluation(NamedTuple):
-    """Mean cross-entropy in nats and accuracy over the test images; correct: (images,) uint8, 1 for each one got right."""
+    """Mean cross-entropy in nats and accuracy over the test images; correct: (images,) uint8, 1 for right ones."""
 
     loss: float
     accuracy: float
