@@ -53,10 +53,9 @@ include: [{width: 4, norm: none, recipe: {name: digits, epochs: 2, learning_rate
 @contextmanager
 def started(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
     """An `icbench` command under way; killed at the latest when the test ends."""
-    # As in a terminal, also where the tests run in the background with SIGINT ignored.
-    wrapper = (
-        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
-    )
+    # As in a terminal, also where the tests run in the background with SIGINT ignored, or under nohup with SIGHUP.
+    heard = "signal.signal(signal.SIGINT, signal.SIG_DFL); signal.signal(signal.SIGHUP, signal.SIG_DFL)"
+    wrapper = f"import os, signal, sys; {heard}; os.execv(sys.argv[1], sys.argv[1:])"
     command = [sys.executable, "-c", wrapper, sys.executable, "-m", "icbench", *map(str, arguments)]
     with subprocess.Popen(
         command,
