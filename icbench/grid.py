@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,12 @@ class Sweep:
         return [run for cell in self.cells for run in cell.runs()]
 
 
-def load(file: Path) -> Sweep:
-    """Read a grid. Raises UserError for any mistake in it; nothing is written."""
+def load(file: Path, name: str = "") -> Sweep:
+    """Read a grid, to be called `name`, else as it says. Raises UserError for any mistake in it; nothing is written."""
     document = read(file)
     try:
-        return _sweep(document)
+        sweep = _sweep(document)
+        return replace(sweep, name=name) if name else sweep
     except Mistake as mistake:
         raise document.error(mistake) from None
 

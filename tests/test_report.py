@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from icbench import grid, results
-from icbench.report import stats
+from icbench.report import evidence, stats
+from icbench.report.cells import CellRow, cell_rows
 from icbench.report.metrics import epochs_to
-from icbench.report.tables import CellRow, sweep_table
 
 SAMPLES = st.lists(st.floats(0, 1).map(lambda x: round(x, 6)), min_size=2, max_size=12).filter(
     lambda x: len(set(x)) > 1
@@ -77,15 +77,21 @@ def table(sweep: grid.Sweep, curves: dict[str, list[list[float]]]) -> list[CellR
     for cell in sweep.cells:
         for run_id, curve in zip(cell.run_ids, curves.get(cell.config.ordering, []), strict=False):
             runs.append(
-                {"run_id": run_id, "cell_id": cell.cell_id, "test_accuracy": curve[-1], "diverged": curve[-1] == 0.1}
+                {
+                    "run_id": run_id,
+                    "cell_id": cell.cell_id,
+                    "epochs": len(curve),
+                    "test_accuracy": curve[-1],
+                    "diverged": curve[-1] == 0.1,
+                }
             )
             epochs += [{"run_id": run_id, "epoch": e, "test_accuracy": a} for e, a in enumerate(curve, start=1)]
     epochs.sort(key=lambda row: (row["run_id"], row["epoch"]))
-    return sweep_table(
-        sweep,
-        pa.Table.from_pylist(runs, schema=results.schema("runs")),
-        pa.Table.from_pylist(epochs, schema=results.schema("epochs")),
-    )
+    runs.sort(key=lambda row: row["run_id"])
+    tables = [
+        pa.Table.from_pylist(rows, schema=results.schema(name)) for name, rows in (("runs", runs), ("epochs", epochs))
+    ]
+    return cell_rows(evidence.gather(sweep, *tables, {}))
 
 
 def test_the_table(write_grid: Callable[..., Path]) -> None:

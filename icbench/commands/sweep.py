@@ -129,13 +129,12 @@ def _record(sweep: "Sweep", layout: "Layout", *, needed: bool) -> None:
 
 def _conclude(sweep: "Sweep", layout: "Layout", args: argparse.Namespace) -> int:
     """Print the table and what failed; the exit code."""
-    from icbench import results
     from icbench.commands.table import print_summary, record
-    from icbench.report.tables import sweep_table
+    from icbench.report import evidence
+    from icbench.report.cells import cell_rows
 
     todo = compare(sweep, layout)
-    runs, epochs = (results.read(layout, name, todo.finished) for name in ("runs", "epochs"))
-    rows = sweep_table(sweep, runs, epochs)
+    rows = cell_rows(evidence.load(layout, sweep))
     if args.json:
         from icbench.console import print_json
 

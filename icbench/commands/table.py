@@ -14,8 +14,8 @@ from icbench.console import cell_columns, console, plural, print_table, table
 from icbench.grid import Sweep
 from icbench.layout import Layout
 from icbench.plan import Plan
+from icbench.report.cells import CellRow
 from icbench.report.stats import Estimate
-from icbench.report.tables import CellRow
 
 _FAILURES_SHOWN = 10
 

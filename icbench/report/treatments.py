@@ -1,0 +1,88 @@
+"""What a cell and its baseline differ in, which makes a treatment; and what pairs share, which makes a stratum."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from icbench.config import Cell, RunConfig
+from icbench.grid import Sweep
+
+_FIELDS: dict[str, Callable[[RunConfig], str]] = {
+    "dataset": lambda c: c.dataset,
+    "block": lambda c: c.block,
+    "depth": lambda c: str(c.depth),
+    "width": lambda c: str(c.width),
+    "ordering": lambda c: c.ordering,
+    "norm": lambda c: str(c.norm) if c.norm.name == "group" else c.norm.name,
+    "norm options": lambda c: str(c.norm),
+    "dropout": lambda c: "" if c.dropout is None else f"{c.dropout:g}",
+    "recipe": lambda c: c.recipe.label,
+    "precision": lambda c: c.precision,
+    "split": lambda c: c.split,
+}
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A cell against its baseline cell, in words: what was changed, and where."""
+
+    cell: Cell
+    baseline: Cell
+    treatment: str
+    stratum: str
+
+
+def contrasts(sweep: Sweep) -> list[Contrast]:
+    """Every cell that has a baseline, in the grid's order.
+
+    A treatment is named by what the cell changes in its baseline, as far as the sweep's treatments differ in that; a
+    stratum by the fields in which the sweep's baselines differ.
+    """
+    cells = {cell.cell_id: cell for cell in sweep.cells}
+    pairs = [(cells[cell_id], cells[baseline]) for cell_id, baseline in sweep.baselines.items()]
+    changes = [{name: of(c.config) for name, of in _changed(c.config, b.config)} for c, b in pairs]
+    varying = _varying(changes)
+    places = [{name: of(b.config) for name, of in _FIELDS.items()} for _, b in pairs]
+    differing = _varying(places)
+    return [
+        Contrast(cell, baseline, _treatment(change, varying), _stratum(place, differing))
+        for (cell, baseline), change, place in zip(pairs, changes, places, strict=True)
+    ]
+
+
+def _changed(config: RunConfig, baseline: RunConfig) -> Iterable[tuple[str, Callable[[RunConfig], str]]]:
+    return ((name, of) for name, of in _FIELDS.items() if of(config) != of(baseline))
+
+
+def _varying(fields: list[dict[str, str]]) -> set[str]:
+    names = {name for each in fields for name in each}
+    return {name for name in names if len({each.get(name) for each in fields}) > 1}
+
+
+def _treatment(change: dict[str, str], varying: set[str]) -> str:
+    told = {name: value for name, value in change.items() if name in varying or name == "ordering"}
+    return _in_words(told or change)
+
+
+def _stratum(place: dict[str, str], differing: set[str]) -> str:
+    """Data set and net always; the ordering of the baseline where nothing else tells the strata apart."""
+    told = {name: value for name, value in place.items() if name in differing - {"ordering", "block", "depth"}}
+    words = {"dataset": place["dataset"], "net": f"{place['block']}-{place['depth']}"} | told
+    if differing == {"ordering"}:
+        words["ordering"] = place["ordering"]
+    return _in_words(words)
+
+
+def _in_words(fields: dict[str, str]) -> str:
+    bare = ("ordering", "dataset", "net", "recipe", "block", "precision", "norm options")
+    if "norm options" in fields:
+        fields = {name: value for name, value in fields.items() if name != "norm"}
+    return ", ".join(
+        value if name in bare else f"{name} {value or 'none'}"
+        for name, value in fields.items()
+        if value or name not in bare
+    )
+
+
+def cell_in_words(config: RunConfig) -> str:
+    """A cell without its seed."""
+    return config.label().rsplit(" seed ", 1)[0]
