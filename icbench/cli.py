@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TextIO
 
 from icbench import __version__
-from icbench.commands import arguments, cancel, compact, data, doctor, list_, logs, plan, show, status, sweep
+from icbench.commands import arguments, cancel, compact, data, doctor, list_, logs, plan, report, show, status, sweep
 from icbench.console import complain
 from icbench.errors import IcbenchError
 
-_COMMANDS = (sweep, plan, status, show, logs, cancel, list_, compact, data, doctor)
+_COMMANDS = (sweep, plan, status, report, show, logs, cancel, list_, compact, data, doctor)
 _EXIT_INTERRUPTED = 130
 
 

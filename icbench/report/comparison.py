@@ -35,7 +35,8 @@ class Comparison:
     final, last10, area, deviation, drawdown, spikes: differences of means. p: of `final`, Welch's in one stratum, by
     stratified permutation over several; p_holm: adjusted for all comparisons of that kind. epochs_ratio, seconds_ratio:
     of the times to the target. improvement: the probability that a treated run ends better. iqm: of the treated runs'
-    final accuracies less their baseline's mean. spread, spread_p: ratio of the standard deviations between seeds.
+    final accuracies less their baseline's mean. spread, spread_p: ratio of the standard deviations between seeds;
+    seed_deviation: that of both sides, NaN if a side has one seed.
     images: the bounds of `final` if only the test images were others. seeds: of a cell, fewest and most.
     """
 
@@ -56,6 +57,7 @@ class Comparison:
     iqm: Estimate
     spread: float
     spread_p: float
+    seed_deviation: float
     diverged: Count
     never: Count
     images: Estimate = NONE
@@ -141,6 +143,7 @@ def _compare(pairs: list[Contrast], evidence: Evidence, pairing: Pairing, *, poo
         iqm=stats.interquartile_mean(finals) if pooled else NONE,
         spread=spread,
         spread_p=spread_p,
+        seed_deviation=_seed_deviation(finals),
         diverged=_count(strata("diverged")),
         never=_count([(np.isinf(x), np.isinf(y)) for x, y in strata("epochs_to_target")]),
     )
@@ -179,6 +182,11 @@ def _pairing(evidence: Evidence, done: Sequence[Contrast]) -> Pairing:
         for (x, _), c in zip(aligned, done, strict=True)
     )
     return Pairing(correlation, p, used=complete and p < _ALPHA)
+
+
+def _seed_deviation(strata: Sequence[tuple[Floats, Floats]]) -> float:
+    sides = [side for sides in strata for side in sides]
+    return math.nan if min(map(len, sides)) < 2 else math.sqrt(np.mean([side.var(ddof=1) for side in sides]))
 
 
 def _of_those_that_lasted(strata: Sequence[tuple[Floats, Floats]]) -> Tested:

@@ -97,10 +97,10 @@ def spike_fraction(accuracies: ArrayLike) -> Floats:
     """(...): the fraction of epochs more than 3 MAD below the running median of 9 epochs (fewer at the ends).
 
     accuracies: (..., epochs). MAD: the median absolute deviation from the running median, not scaled: of normal noise
-    some 2 % lie below. NaN for less than three epochs, or where one is missing.
+    some 2 % lie below. NaN for less than nine epochs, or where one is missing.
     """
     y = np.asarray(accuracies, dtype=float)
-    if y.shape[-1] < 3:
+    if y.shape[-1] < _MEDIAN_EPOCHS:
         return np.full(y.shape[:-1], np.nan)
     half = _MEDIAN_EPOCHS // 2
     padded = np.pad(y, [(0, 0)] * (y.ndim - 1) + [(half, half)], constant_values=np.nan)

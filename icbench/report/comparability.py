@@ -1,0 +1,71 @@
+"""Whether the runs of a sweep were made under the same conditions: what differs is said, or refused."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from icbench.errors import UserError
+from icbench.report.evidence import Evidence
+from icbench.report.treatments import contrasts
+
+# Column -> what it is called. What makes runs with equal seeds differ in more than rounding, or may.
+CONDITIONS = {
+    "code": "code",
+    "device": "device",
+    "precision": "precision",
+    "world_size": "world size (processes that share a run)",
+    "torch_version": "torch version",
+}
+UNCOMMITTED = " with uncommitted changes"
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A condition in which runs differ. values: each with its number of runs, the most frequent first.
+
+    contrasts: how many compare runs that differ in it, within a cell or between it and its baseline.
+    """
+
+    condition: str
+    values: tuple[tuple[str, int], ...]
+    contrasts: int
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{value} ({count})" for value, count in self.values)
+        within = f"{self.contrasts} contrasts compare across it" if self.contrasts else "no contrast compares across it"
+        return f"{CONDITIONS[self.condition]}: {values}; {within}"
+
+
+def mixtures(evidence: Evidence) -> list[Mixture]:
+    """The conditions in which the sweep's finished runs are not all alike, or not known for sure."""
+    values = {condition: of_runs(evidence, condition) for condition in CONDITIONS}
+    pairs = [
+        evidence.rows[c.cell.cell_id] + evidence.rows[c.baseline.cell_id]
+        for c in contrasts(evidence.sweep)
+        if evidence.rows[c.cell.cell_id] and evidence.rows[c.baseline.cell_id]
+    ]
+    found = []
+    for condition, each in values.items():
+        counts = Counter(each)
+        if len(counts) > 1 or any(value.endswith(UNCOMMITTED) for value in counts):
+            across = sum(len({each[row] for row in rows}) > 1 for rows in pairs)
+            found.append(Mixture(condition, tuple(counts.most_common()), across))
+    return found
+
+
+def of_runs(evidence: Evidence, condition: str) -> list[str]:
+    """(runs,): a condition of each run, in words."""
+    runs = evidence.runs
+    if condition != "code":
+        return [str(value) for value in runs[condition]]
+    return [
+        f"commit {commit[:10]}{UNCOMMITTED if dirty else ''}" if commit else f"icbench {version}"
+        for commit, dirty, version in zip(runs["git_commit"], runs["git_dirty"], runs["icbench_version"], strict=True)
+    ]
+
+
+def refuse(found: list[Mixture], name: str) -> None:
+    """Raise UserError where conditions are mixed."""
+    if found:
+        problem = f"the runs of {name} were not made under the same conditions. {'. '.join(map(str, found))}."
+        remedy = "Leave --strict out to have them pooled, with this said, or have the odd runs done again."
+        raise UserError(problem, remedy)

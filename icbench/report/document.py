@@ -1,0 +1,203 @@
+"""A sweep's report: the answer, the tables, the figures, and what they rest on; written as a page and as files."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from icbench import results
+from icbench.files import write_whole
+from icbench.grid import Sweep
+from icbench.layout import Layout
+from icbench.report import comparability, evidence, published, tables
+from icbench.report.answer import answer
+from icbench.report.cells import CellRow, cell_rows
+from icbench.report.comparability import Mixture
+from icbench.report.comparison import Comparison, Comparisons, compare
+from icbench.report.evidence import Evidence
+from icbench.report.power import seeds_needed
+from icbench.report.published import Beside
+from icbench.report.tables import Table
+
+# Percentage points as a fraction: the difference that "seeds needed" is about.
+DETECT = 0.005
+_SHORT_WINDOW = 9
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `icbench report` shows of one sweep. Everything is computed when it is first asked for."""
+
+    evidence: Evidence
+    images_right: Mapping[str, bytes]
+    detect: float = DETECT
+
+    @property
+    def sweep(self) -> Sweep:
+        return self.evidence.sweep
+
+    @property
+    def name(self) -> str:
+        return self.sweep.name
+
+    @property
+    def question(self) -> str:
+        return self.sweep.question
+
+    @property
+    def grid(self) -> str:
+        """The grid's text."""
+        return self.sweep.text
+
+    @cached_property
+    def comparisons(self) -> Comparisons:
+        return compare(self.evidence, self.images_right)
+
+    @cached_property
+    def cells(self) -> list[CellRow]:
+        return cell_rows(self.evidence)
+
+    @cached_property
+    def beside(self) -> list[Beside]:
+        return published.beside(self.evidence)
+
+    @cached_property
+    def mixtures(self) -> list[Mixture]:
+        return comparability.mixtures(self.evidence)
+
+    @cached_property
+    def answer(self) -> str:
+        return answer(self.comparisons, has_baselines=bool(self.sweep.baselines))
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """By name: treatments, contrasts, stability, published, cells, not-as-wanted."""
+        found = self.comparisons
+        every = (
+            tables.treatments(found.pooled, self._seeds_needed, self.detect),
+            tables.contrasts(found.single),
+            tables.stability(found.pooled),
+            tables.beside(self.beside),
+            tables.cells(self.cells),
+            tables.unfinished(self.evidence),
+        )
+        return {table.name: table for table in every}
+
+    def _seeds_needed(self, comparison: Comparison) -> int | None:
+        deviation = comparison.seed_deviation
+        if math.isnan(deviation):
+            return None
+        return seeds_needed(self.detect, deviation, len(comparison.pairs), len(self.comparisons.pooled))
+
+    @property
+    def images(self) -> str:
+        """What accuracies were measured on."""
+        splits = {cell.config.split for cell in self.sweep.cells}
+        return (
+            "test images"
+            if splits == {"test"}
+            else "held-out training images"
+            if splits == {"heldout"}
+            else ("test images or of held-out training images, as the cells say")
+        )
+
+    @property
+    def counts_in_words(self) -> str:
+        """How many runs there are, and what became of the others."""
+        n, by_kind = self.evidence.counts(), self.evidence.failed_by_kind()
+        never = int(np.isinf(self.evidence.measures["epochs_to_target"]).sum()) if self.sweep.baselines else 0
+        kinds = f" ({', '.join(f'{kind} {count}' for kind, count in by_kind.most_common())})" if by_kind else ""
+        words = [
+            f"{n['finished']:,} of {n['wanted']:,} runs are finished, {n['missing']:,} missing, "
+            f"{n['failed']:,} failed{kinds}; {n['diverged']:,} of the finished diverged"
+        ]
+        if self.sweep.baselines:
+            words.append(f", and {never:,} never reached the target")
+        return "".join([*words, "."])
+
+    @property
+    def target_in_words(self) -> str:
+        """What speed is measured by."""
+        if self.evidence.target is not None:
+            return (
+                f"Speed is measured by the epochs to an accuracy of {100 * self.evidence.target:g} %, as was asked for."
+            )
+        if not self.sweep.baselines:
+            return "Without a baseline there is no target to measure speed by."
+        target = "the median final accuracy of the baseline's seeds"
+        return f"Speed is measured by the epochs to {target} on the {self.images}."
+
+    @property
+    def pairing_in_words(self) -> str:
+        """Whether runs of one seed are compared pair by pair."""
+        pairing = self.comparisons.pairing
+        if math.isnan(pairing.correlation):
+            return ""
+        told = f"r = {pairing.correlation:.2f}, one-sided p = {pairing.p:.2g}"
+        if pairing.used:
+            return f"Runs of one seed go together ({told}), so they are compared pair by pair."
+        return f"That runs of one seed go together is not shown ({told}), so they are not paired."
+
+    @property
+    def short_windows(self) -> str:
+        """A warning where stability rests on few epochs."""
+        if not self.comparisons.pooled:
+            return ""
+        epochs = min(d - d // 2 for d in self.evidence.before_drop.values())
+        if epochs >= _SHORT_WINDOW:
+            return ""
+        little = f"Stability rests on {epochs} epochs a run here, which is little"
+        return f"{little}; spikes need {_SHORT_WINDOW} and are not counted."
+
+    @property
+    def provenance(self) -> list[tuple[str, str]]:
+        """Each condition of the runs, with how many runs were made under it."""
+        runs = self.evidence.runs
+        columns = {title: comparability.of_runs(self.evidence, c) for c, title in comparability.CONDITIONS.items()}
+        columns |= {"icbench": runs["icbench_version"], "threads": runs["threads"], "machine": runs["hostname"]}
+        listed = [(title, _counted(values)) for title, values in columns.items()]
+        ended = sorted(moment for moment in runs["finished_at"] if moment)
+        if ended:
+            listed.append(("finished", f"{ended[0]:%Y-%m-%d %H:%M} to {ended[-1]:%Y-%m-%d %H:%M} UTC"))
+        hours = sum(runs["train_seconds"]) / 3600
+        return [*listed, ("training time", f"{hours:,.1f} hours in all, without evaluation")]
+
+    def write(self, folder: Path) -> Path:
+        """Write `index.html`, `tables/` (CSV and LaTeX) and `figures/` (PNG and SVG); return the page's path."""
+        from icbench.report.figures import all_figures, save, style
+        from icbench.report.page import page
+
+        for name in ("tables", "figures"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        for table in self.tables.values():
+            for suffix, text in (("csv", table.csv()), ("tex", table.latex())):
+                _write(folder / "tables" / f"{table.name}.{suffix}", text)
+        with style():
+            figures = all_figures(self.evidence, self.comparisons, self.beside)
+            for name, figure in figures.items():
+                for suffix in ("png", "svg"):
+                    save(figure, folder / "figures" / f"{name}.{suffix}")
+            html = page(self, figures)
+        _write(folder / "index.html", html)
+        return folder / "index.html"
+
+
+def load(layout: Layout, sweep: Sweep, target: float | None = None, detect: float = DETECT) -> Report:
+    """The report of a sweep on what a results directory holds. target, detect: fractions."""
+    found = evidence.load(layout, sweep, target)
+    rows = results.read(layout, "runs", found.runs["run_id"], ["test_correct"]).to_pydict()
+    bits = zip(rows["run_id"], rows["test_correct"], strict=True)
+    return Report(found, {run_id: each for run_id, each in bits if each}, detect)
+
+
+def _write(target: Path, text: str) -> None:
+    write_whole(target, lambda file: file.write(text.encode()), durable=False)
+
+
+def _counted(values: Sequence[object]) -> str:
+    counts = Counter(map(str, values))
+    return ", ".join(f"{value} ({count:,} runs)" for value, count in counts.most_common()) or "–"

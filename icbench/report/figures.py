@@ -1,0 +1,390 @@
+"""The report's figures, in one style: seaborn's colour-blind palette, units on the axes, the baseline dashed in ink.
+
+Each function returns figures by name, none where there is nothing to show. Accuracies are shown in per cent,
+differences in percentage points.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
+
+from icbench.config import RunConfig
+from icbench.files import write_whole
+from icbench.report import metrics, stats
+from icbench.report.comparison import Comparisons
+from icbench.report.evidence import Evidence
+from icbench.report.published import SOURCES, Beside
+from icbench.report.stats import Estimate
+from icbench.report.treatments import Contrast, cell_in_words, contrasts
+
+# Every text and line that is neither data nor background has this colour; a page may put its own in its place.
+INK = "#2b2b2b"
+_PANELS = 12
+_LINES = 7
+_ROWS = 40
+_POINTS = 100
+_STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.15,
+    "grid.color": INK,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "icbench",
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+}
+Figures = dict[str, Figure]
+T = TypeVar("T")
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw and save figures within this."""
+    with sns.axes_style("ticks"), sns.color_palette("colorblind"), mpl.rc_context(_STYLE):
+        yield
+
+
+def save(figure: Figure, target: Path) -> None:
+    """Write a figure as its file's suffix says, whole or not at all; the same figure gives the same file."""
+    kind = target.suffix[1:]
+    metadata: dict[str, Any] | None = {"Date": None} if kind == "svg" else None
+    write_whole(target, lambda file: figure.savefig(file, format=kind, dpi=200, metadata=metadata), durable=False)
+
+
+def effects(found: Comparisons) -> Figures:
+    """What each treatment does to the final accuracy and to the epochs to the target; pale: the cells behind it."""
+    figures = {}
+    for number, part in _parts(found.pooled, _ROWS):
+        figure = Figure(figsize=(7.2, 1.1 + 0.3 * len(part)), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        for row, pooled in enumerate(part):
+            own = [c for c in found.single if c.treatment == pooled.treatment]
+            _estimate(left, row, _percent(pooled.final.estimate), [100 * c.final.value for c in own])
+            _estimate(right, row, pooled.epochs_ratio, [c.epochs_ratio.value for c in own])
+        for axes, zero, label in (
+            (left, 0.0, "final accuracy less the baseline's (points)"),
+            (right, 1.0, "epochs to the baseline's accuracy (ratio)"),
+        ):
+            axes.axvline(zero, color=INK, linestyle="--", linewidth=0.8)
+            axes.set_xlabel(label)
+            axes.grid(axis="y", visible=False)
+        left.set_yticks(range(len(part)), [pooled.treatment for pooled in part])
+        left.set_ylim(len(part) - 0.5, -0.5)
+        _ratio_axis(right)
+        figures["effects" + number] = figure
+    return figures
+
+
+def _percent(estimate: Estimate) -> Estimate:
+    return Estimate(*(100 * each for each in estimate))
+
+
+def _estimate(axes: Axes, row: int, estimate: Estimate, cells: Sequence[float]) -> None:
+    value, low, high = estimate
+    if len(cells) > 1:
+        axes.plot(cells, [row] * len(cells), "o", color="C0", alpha=0.3, markersize=3, markeredgewidth=0)
+    if math.isinf(high):
+        axes.axhline(row, color="C0", linewidth=0.8, linestyle=":")
+    elif math.isfinite(low):
+        axes.plot([low, high], [row, row], color="C0", linewidth=1.6, solid_capstyle="butt")
+    if math.isfinite(value):
+        axes.plot([value], [row], "o", color="C0", markersize=5)
+    else:
+        axes.annotate("never", (0.98, row), xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=8)
+
+
+def _ratio_axis(axes: Axes) -> None:
+    axes.set_xscale("log", base=2)
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, 0.45), max(high, 2.2))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def learning_curves(evidence: Evidence) -> Figures:
+    """Test accuracy by epoch: means over seeds, bands from the lowest to the highest; a panel for each place."""
+    panels = _panels(evidence)
+    figures = {}
+    for number, part in _parts(panels, _PANELS):
+        figure, grid = _grid(len(part))
+        for axes, (title, lines) in zip(grid, part, strict=False):
+            _draw_curves(axes, title, lines, evidence)
+        _label_outside(grid, len(part), "epoch", "test accuracy (%)")
+        _legends(figure, grid[: len(part)])
+        figures["learning-curves" + number] = figure
+    return figures
+
+
+Panel = tuple[str, list[tuple[str, str]]]
+
+
+def _panels(evidence: Evidence) -> list[Panel]:
+    """Title, and the cells with their names, of each panel: the baseline of a place and its treatments."""
+    by_place: dict[tuple[str, str], list[Contrast]] = {}
+    for contrast in contrasts(evidence.sweep):
+        by_place.setdefault((contrast.stratum, contrast.baseline.cell_id), []).append(contrast)
+    panels: list[Panel] = []
+    for (stratum, baseline), all_here in by_place.items():
+        groups: dict[str, list[Contrast]] = {}
+        for contrast in all_here:
+            key = contrast.cell.config.ordering if len(all_here) > _LINES else ""
+            groups.setdefault(key, []).append(contrast)
+        for ordering, members in groups.items():
+            for _, part in _parts(members, _LINES):
+                lines = [(c.treatment, c.cell.cell_id) for c in part]
+                title = f"{stratum}\n{ordering}" if ordering else stratum
+                panels.append((title, [("baseline", baseline), *lines]))
+    compared = {cell_id for _, lines in panels for _, cell_id in lines}
+    alone = [(cell_in_words(c.config), [("", i)]) for i, c in evidence.cells.items() if i not in compared]
+    drawn = [(title, [line for line in lines if evidence.rows[line[1]]]) for title, lines in panels + alone]
+    return [(title, lines) for title, lines in drawn if lines]
+
+
+def _draw_curves(axes: Axes, title: str, lines: list[tuple[str, str]], evidence: Evidence) -> None:
+    colours = iter(sns.color_palette())
+    early = []
+    for name, cell_id in lines:
+        curves = 100 * evidence.accuracy[evidence.rows[cell_id]]
+        curves = curves[:, np.isfinite(curves).any(axis=0)]
+        epochs = np.arange(1, curves.shape[1] + 1)[:: max(1, curves.shape[1] // _POINTS)]
+        shown = curves[:, epochs - 1]
+        look = {"color": INK, "linestyle": "--"} if name == "baseline" else {"color": next(colours)}
+        axes.plot(epochs, np.nanmean(shown, axis=0), linewidth=1.2, label=name or None, **look)
+        low, high = np.nanmin(shown, axis=0), np.nanmax(shown, axis=0)
+        axes.fill_between(epochs, low, high, color=look["color"], alpha=0.15, linewidth=0)
+        early.append(low[min(len(low) - 1, len(low) // 8)])
+    until = min(evidence.before_drop[cell_id] for _, cell_id in lines)
+    if until < evidence.accuracy.shape[1]:
+        axes.axvline(until, color=INK, linewidth=0.6, linestyle=":")
+    axes.set_ylim(bottom=math.floor(min(early)))
+    axes.set_title(title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+_AXES: dict[str, Callable[[RunConfig], float | str]] = {
+    "dropout": lambda c: math.nan if c.dropout is None else c.dropout,
+    "depth": lambda c: c.depth,
+    "width": lambda c: c.width,
+    "norm": lambda c: str(c.norm) if c.norm.name == "group" else c.norm.name,
+}
+_UNITS = {"dropout": "dropout rate", "depth": "depth (layers)", "width": "width (channels)", "norm": "normalisation"}
+
+
+def sensitivity(evidence: Evidence) -> Figures:
+    """Final accuracy by dropout rate, depth, width and norm, where the sweep has several: means with t-intervals."""
+    figures = {}
+    for field, of in _AXES.items():
+        cells = [c.config for c in evidence.sweep.cells if evidence.rows[c.cell_id]]
+        values = {of(c) for c in cells} - {math.nan}
+        values = {v for v in values if not (isinstance(v, float) and math.isnan(v))}
+        if len(values) > 1:
+            for number, part in _parts(_lines_along(evidence, field), _PANELS):
+                figures[f"by-{field}{number}"] = _draw_along(evidence, field, part, values)
+    return figures
+
+
+def _lines_along(evidence: Evidence, field: str) -> list[tuple[str, dict[str, list[tuple[float | str, str]]]]]:
+    """By place (all but the field and the ordering): by ordering, the cells along the field."""
+    of = _AXES[field]
+    places: dict[str, dict[str, list[tuple[float | str, str]]]] = {}
+    for cell_id, cell in evidence.cells.items():
+        if not evidence.rows[cell_id]:
+            continue
+        c = cell.config
+        words = [c.dataset, c.block if field == "depth" else f"{c.block}-{c.depth}"]
+        words += [f"width {c.width}"] if field != "width" and c.width != 16 else []
+        words += [c.norm.name] if field != "norm" and c.norm.name != "batch" else []
+        no_rate = field == "dropout" or c.dropout is None
+        name = c.ordering if no_rate else f"{c.ordering}, {c.dropout:g}"
+        places.setdefault(" ".join(words), {}).setdefault(name, []).append((of(c), cell_id))
+    return list(places.items())
+
+
+def _draw_along(
+    evidence: Evidence,
+    field: str,
+    part: Sequence[tuple[str, dict[str, list[tuple[float | str, str]]]]],
+    values: set[float | str],
+) -> Figure:
+    figure, grid = _grid(len(part))
+    words = sorted(v for v in values if isinstance(v, str))
+    for axes, (title, lines) in zip(grid, part, strict=False):
+        palette = sns.color_palette("colorblind", n_colors=max(1, len(lines)))
+        for index, (name, cells) in enumerate(lines.items()):
+            is_baseline = name.startswith("baseline")
+            colour = INK if is_baseline else palette[index]
+            means = [stats.mean(100 * evidence.of(cell_id, "final")) for _, cell_id in cells]
+            if field == "dropout" and is_baseline:
+                for each in means:
+                    axes.axhline(each.value, color=INK, linestyle="--", linewidth=1, label=name)
+                    axes.axhspan(each.low, each.high, color=INK, alpha=0.08, linewidth=0)
+                continue
+            shift = 0.08 * (index - len(lines) / 2) if words else 0
+            x = [words.index(v) + shift if isinstance(v, str) else v for v, _ in cells]
+            reach = np.nan_to_num([m.half_width for m in means])
+            axes.errorbar(
+                x, [m.value for m in means], reach, color=colour, marker="o", markersize=3.5, elinewidth=1,
+                linewidth=0 if words else 1, linestyle="--" if is_baseline else "-", label=name,
+            )  # fmt: skip
+        axes.set_title(title)
+        if words:
+            axes.set_xticks(range(len(words)), words, rotation=30, ha="right")
+    _label_outside(grid, len(part), _UNITS[field], "final test accuracy (%)")
+    _legends(figure, grid[: len(part)])
+    return figure
+
+
+_STABILITY = {
+    "deviation": "detrended deviation (points)",
+    "drawdown": "largest fall (points)",
+    "spikes": "spikes (% of epochs)",
+}
+
+
+def stability(evidence: Evidence, found: Comparisons) -> Figures:
+    """How steadily runs train before the learning rate first drops: each run a dot, means as bars."""
+    figures = {}
+    for number, part in _parts(found.pooled, _ROWS):
+        names = ["baseline", *(pooled.treatment for pooled in part)]
+        ids = [sorted({c.baseline.cell_id for pooled in part for c in pooled.pairs})]
+        ids += [[c.cell.cell_id for c in pooled.pairs] for pooled in part]
+        figure = Figure(figsize=(7.2, 1.1 + 0.3 * len(names)), layout="constrained")
+        grid = figure.subplots(1, 3, sharey=True)
+        for axes, (measure, label) in zip(grid, _STABILITY.items(), strict=True):
+            values = [np.concatenate([100 * evidence.of(i, measure) for i in cells]) for cells in ids]
+            rows = np.repeat(np.arange(len(names)), [len(v) for v in values])
+            sns.stripplot(
+                x=np.concatenate(values), y=rows, orient="h", ax=axes, color="C0", alpha=0.35, size=3,
+                native_scale=True, jitter=0.15, legend=False,
+            )  # fmt: skip
+            for row, each in enumerate(values):
+                lasted = each[np.isfinite(each)]
+                if len(lasted):
+                    axes.plot([lasted.mean()] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.5)
+            axes.set_xlabel(label)
+            axes.set_ylabel("")
+            axes.grid(axis="y", visible=False)
+        grid[0].set_yticks(range(len(names)), names)
+        grid[0].set_ylim(len(names) - 0.5, -0.5)
+        figures["stability" + number] = figure
+    return figures
+
+
+def profiles(found: Comparisons) -> Figures:
+    """The fraction of places where each contestant reaches the target within so many times the fastest one's epochs."""
+    if found.profiles is None or not np.isfinite(found.profiles.times).any():
+        return {}
+    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+    axes = figure.subplots()
+    ratios = np.linspace(1, 4, 301)
+    heights = metrics.performance_profile(found.profiles.times, ratios)
+    order = np.argsort(-found.profiles.scores, kind="stable")[: 2 * _LINES]
+    palette = iter(sns.color_palette("colorblind", n_colors=max(1, len(found.profiles.contestants))))
+    for index in order:
+        name, score = found.profiles.contestants[index], found.profiles.scores[index]
+        look = {"color": INK, "linestyle": "--"} if name == "baseline" else {"color": next(palette)}
+        axes.step(ratios, heights[index], where="post", label=f"{name} ({score:.2f})", linewidth=1.3, **look)
+    axes.set(
+        xlabel="epochs to target, times the fastest's", ylabel="fraction of places", ylim=(-0.03, 1.03), xlim=(1, 4)
+    )
+    axes.legend(title="area (of 1)", loc="upper left", bbox_to_anchor=(1.01, 1))
+    return {"performance-profiles": figure}
+
+
+def beside_published(rows: Sequence[Beside]) -> Figures:
+    """Our differences to the baseline with their intervals, and the published ones as marks."""
+    cells: dict[str, list[Beside]] = {}
+    for each in rows:
+        if each.our_effect is not None:
+            cells.setdefault(cell_in_words(each.config), []).append(each)
+    figures = {}
+    for number, part in _parts(list(cells.items()), _ROWS):
+        figure = Figure(figsize=(7.2, 1.2 + 0.3 * len(part)), layout="constrained")
+        axes = figure.subplots()
+        for row, (_, several) in enumerate(part):
+            ours = several[0].our_effect
+            assert ours is not None
+            _estimate(axes, row, _percent(ours), [])
+            for each in several:
+                index = list(SOURCES).index(each.published.source)
+                if each.their_effect is not None:
+                    axes.plot([100 * each.their_effect], [row + 0.2], "sD"[index], color=f"C{index + 1}", markersize=4)
+        axes.plot([], [], "o-", color="C0", label="ours, 95 % interval")
+        for index, words in enumerate(SOURCES.values()):
+            axes.plot([], [], "sD"[index], color=f"C{index + 1}", label=words)
+        axes.axvline(0, color=INK, linestyle="--", linewidth=0.8)
+        axes.set_yticks(range(len(part)), [name for name, _ in part])
+        axes.set_ylim(len(part) - 0.5, -0.5)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("final accuracy less the baseline's (points)")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+        figures["published" + number] = figure
+    return figures
+
+
+def all_figures(evidence: Evidence, found: Comparisons, published: Sequence[Beside]) -> Figures:
+    """Every figure that there is something to show in, in the report's order."""
+    return {
+        **effects(found),
+        **learning_curves(evidence),
+        **sensitivity(evidence),
+        **stability(evidence, found),
+        **profiles(found),
+        **beside_published(published),
+    }
+
+
+def _parts(items: Sequence[T], most: int) -> Iterator[tuple[str, Sequence[T]]]:
+    """Parts of at most so many, with what to add to their names: nothing to the only one."""
+    for start in range(0, len(items), most):
+        yield (f"-{start // most + 1}" if len(items) > most else ""), items[start : start + most]
+
+
+def _grid(count: int) -> tuple[Figure, list[Axes]]:
+    """Small multiples: three in a row, or two or one if there are no more."""
+    columns = min(3, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=({1: 4.8, 2: 3.6, 3: 2.9}[columns] * columns, 2.6 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[count:]:
+        axes.set_visible(False)
+    return figure, list(grid)
+
+
+def _legends(figure: Figure, grid: Sequence[Axes]) -> None:
+    """One legend beside all panels where they show the same; else one in each that needs one."""
+    entries = [axes.get_legend_handles_labels() for axes in grid]
+    if all(labels == entries[0][1] for _, labels in entries):
+        if entries[0][1]:
+            figure.legend(*entries[0], loc="outside right upper")
+        return
+    for axes, (handles, labels) in zip(grid, entries, strict=True):
+        if labels:
+            axes.legend(handles, labels, loc="lower right")
+
+
+def _label_outside(grid: list[Axes], count: int, x: str, y: str) -> None:
+    columns = min(3, count)
+    for index, axes in enumerate(islice(grid, count)):
+        if index % columns == 0:
+            axes.set_ylabel(y)
+        if index + columns >= count:
+            axes.set_xlabel(x)

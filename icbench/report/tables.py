@@ -1,0 +1,297 @@
+"""The report's tables: each said once, as columns over rows, and written as CSV, LaTeX and HTML."""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from icbench.report.answer import points, size, times
+from icbench.report.cells import CellRow
+from icbench.report.comparison import Comparison, Count
+from icbench.report.evidence import Evidence
+from icbench.report.published import SOURCES, Beside
+from icbench.report.stats import Estimate
+from icbench.report.treatments import cell_in_words
+
+_LATEX = str.maketrans(
+    {"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "×": r"$\times$", "∞": r"$\infty$", "–": "--", "±": r"$\pm$"}
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a value is shown to people, how it is sorted, and by what columns of a CSV file it is told."""
+
+    text: Callable[[Any], str]
+    key: Callable[[Any], Any] = lambda value: value
+    plain: Callable[[Any], dict[str, Any]] = lambda value: {"": value}
+
+
+def _interval(estimate: Estimate) -> dict[str, float]:
+    return {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
+
+
+def _p(value: float) -> str:
+    return "–" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.2f}"
+
+
+def _optional(kind: Kind, none: Any) -> Kind:
+    return Kind(
+        lambda value: "–" if value is None else kind.text(value),
+        lambda value: math.nan if value is None else kind.key(value),
+        lambda value: kind.plain(none if value is None else value),
+    )
+
+
+TEXT = Kind(str)
+COUNT = Kind(str)
+POINTS = Kind(points, lambda e: e.value, _interval)
+ACCURACY = Kind(lambda e: points(e, signed=False), lambda e: e.value, _interval)
+RATIO = Kind(times, lambda e: e.value, _interval)
+CHANCE = Kind(
+    lambda e: "–" if math.isnan(e.value) else f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]", lambda e: e.value, _interval
+)
+P = Kind(_p)
+NUMBER = Kind(_number)
+BOUNDS = Kind(
+    lambda e: "–" if math.isnan(e.low) else f"[{100 * e.low:.2f}, {100 * e.high:.2f}]",
+    lambda e: e.high - e.low,
+    lambda e: {"_low": e.low, "_high": e.high},
+)
+_NOTHING = Estimate(math.nan, math.nan, math.nan)
+
+
+def _counts(count: Count) -> str:
+    return f"{count.treated} of {count.of_treated} / {count.control} of {count.of_control}"
+
+
+COUNTS = Kind(
+    _counts,
+    lambda c: c.treated / c.of_treated - c.control / c.of_control,
+    lambda c: {"": c.treated, "_of": c.of_treated, "_baseline": c.control, "_baseline_of": c.of_control},
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """name: in CSV files; title: for people."""
+
+    name: str
+    title: str
+    kind: Kind
+    of: Callable[[Any], Any]
+
+    @property
+    def is_text(self) -> bool:
+        return self.kind is TEXT
+
+
+@dataclass(frozen=True)
+class Table:
+    """name: of its files. note: what its columns mean."""
+
+    name: str
+    title: str
+    note: str
+    columns: tuple[Column, ...]
+    rows: Sequence[Any]
+
+    def texts(self) -> list[list[tuple[str, Any]]]:
+        """Each row's cells as they are shown, and what they are sorted by."""
+        return [[(c.kind.text(value := c.of(row)), c.kind.key(value)) for c in self.columns] for row in self.rows]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Each row by column, in fractions and not in per cent; an interval is three columns. For pandas.DataFrame."""
+        return [
+            {c.name + suffix: value for c in self.columns for suffix, value in c.kind.plain(c.of(row)).items()}
+            for row in self.rows
+        ]
+
+    def csv(self) -> str:
+        """The records, one a line."""
+        lines, out = self.records(), io.StringIO()
+        names = list(lines[0]) if lines else [column.name for column in self.columns]
+        writer = csv.DictWriter(out, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+        return out.getvalue()
+
+    def latex(self) -> str:
+        """A tabular for the package booktabs."""
+        aligned = "".join("l" if column.is_text else "r" for column in self.columns)
+        heads = " & ".join(column.title.translate(_LATEX) for column in self.columns)
+        body = [" & ".join(text.translate(_LATEX) for text, _ in row) + r" \\" for row in self.texts()]
+        inner = [r"\toprule", heads + r" \\", r"\midrule", *body, r"\bottomrule"]
+        return "\n".join([rf"\begin{{tabular}}{{{aligned}}}", *inner, r"\end{tabular}", ""])
+
+
+def _measured() -> tuple[Column, ...]:
+    """What treatments and single contrasts are both measured by."""
+    return (
+        Column("final", "final accuracy, points", POINTS, lambda c: c.final.estimate),
+        Column("p", "p", P, lambda c: c.p),
+        Column("p_holm", "p (Holm)", P, lambda c: c.p_holm),
+        Column("epochs_ratio", "epochs to target", RATIO, lambda c: c.epochs_ratio),
+        Column("seconds_ratio", "seconds to target", RATIO, lambda c: c.seconds_ratio),
+        Column("never", "never there (treated / baseline)", COUNTS, lambda c: c.never),
+        Column("area", "area, points", POINTS, lambda c: c.area.estimate),
+        Column("last10", "last 10 epochs, points", POINTS, lambda c: c.last10.estimate),
+        Column("improvement", "P(improvement)", CHANCE, lambda c: c.improvement),
+    )
+
+
+def treatments(pooled: Sequence[Comparison], needed: Callable[[Comparison], int | None], detect: float) -> Table:
+    """One row a treatment, pooled over the places where it was tried. needed: seeds that find `detect`."""
+    return Table(
+        name="treatments",
+        title="Treatments against the baseline",
+        note="Means over the cells where the treatment was tried, each against its own baseline cell. Intervals: 95 %, "
+        "not corrected. p: stratified permutation; Holm over treatments. IQM: of treated runs less "
+        f"their baseline's mean. Seeds needed: of each cell, to find {100 * detect:g} points with power 0.8 after correction.",
+        columns=(
+            Column("treatment", "treatment", TEXT, lambda c: c.treatment),
+            Column("size", "runs", TEXT, size),
+            *_measured(),
+            Column("iqm", "IQM, points", POINTS, lambda c: c.iqm),
+            Column("seeds_needed", "seeds needed", _optional(COUNT, ""), needed),
+        ),
+        rows=pooled,
+    )
+
+
+def contrasts(single: Sequence[Comparison]) -> Table:
+    """One row a cell that has a baseline."""
+    return Table(
+        name="contrasts",
+        title="Cells against their baselines",
+        note="Welch's intervals and p, Holm over all rows. Test images: the difference's bounds if only the test "
+        "images were others.",
+        columns=(
+            Column("stratum", "where", TEXT, lambda c: c.pairs[0].stratum),
+            Column("treatment", "treatment", TEXT, lambda c: c.treatment),
+            Column("cell_id", "cell", TEXT, lambda c: c.pairs[0].cell.cell_id),
+            Column("seeds", "seeds", TEXT, lambda c: f"{c.never.of_treated} / {c.never.of_control}"),
+            *_measured(),
+            Column("images", "test images", BOUNDS, lambda c: c.images),
+        ),
+        rows=single,
+    )
+
+
+def stability(pooled: Sequence[Comparison]) -> Table:
+    """One row a treatment: how steadily it trains."""
+    return Table(
+        name="stability",
+        title="Stability",
+        note="Differences to the baseline over the second half of the epochs before the learning rate first drops: "
+        "standard deviation about a line, largest fall below the best so far, fraction of epochs more than 3 MAD below "
+        "the running median. Runs that diverged before are left out there and counted beside. Seed spread: ratio of "
+        "the standard deviations between seeds, p by Brown and Forsythe.",
+        columns=(
+            Column("treatment", "treatment", TEXT, lambda c: c.treatment),
+            Column("size", "runs", TEXT, size),
+            Column("deviation", "detrended deviation, points", POINTS, lambda c: c.deviation.estimate),
+            Column("drawdown", "largest fall, points", POINTS, lambda c: c.drawdown.estimate),
+            Column("spikes", "spikes, % of epochs", POINTS, lambda c: c.spikes.estimate),
+            Column("diverged", "diverged (treated / baseline)", COUNTS, lambda c: c.diverged),
+            Column("spread", "seed spread", NUMBER, lambda c: c.spread),
+            Column("spread_p", "p", P, lambda c: c.spread_p),
+        ),
+        rows=pooled,
+    )
+
+
+def cells(rows: Sequence[CellRow]) -> Table:
+    """One row a cell, baselines too."""
+    accuracy = _optional(ACCURACY, _NOTHING)
+    return Table(
+        name="cells",
+        title="Cells",
+        note="Accuracy in per cent after the last epoch, and the mean of the last ten, with t-intervals over seeds. "
+        "Epochs to target: the median over seeds; a run that never gets there counts as infinity.",
+        columns=(
+            Column("cell", "cell", TEXT, lambda r: cell_in_words(r.config)),
+            Column("cell_id", "id", TEXT, lambda r: r.cell_id),
+            Column("recipe", "recipe", TEXT, lambda r: r.config.recipe.label),
+            Column("seeds", "seeds", COUNT, lambda r: r.seeds),
+            Column("seeds_wanted", "of", COUNT, lambda r: r.seeds_wanted),
+            Column("failed", "failed", COUNT, lambda r: r.failed),
+            Column("diverged", "diverged", COUNT, lambda r: r.diverged),
+            Column("accuracy", "accuracy, %", accuracy, lambda r: r.accuracy),
+            Column("last10", "last 10 epochs, %", accuracy, lambda r: r.last10),
+            Column("epochs_to_target", "epochs to target", _optional(NUMBER, math.nan), lambda r: r.epochs_to_target),
+            Column("reached", "reached", COUNT, lambda r: r.reached),
+        ),
+        rows=rows,
+    )
+
+
+def beside(rows: Sequence[Beside]) -> Table:
+    """One row for each cell of ours and published source."""
+    return Table(
+        name="published",
+        title="Beside published numbers",
+        note="Theirs: one number, whose seeds were not stated. Gap: our accuracy less theirs, with our interval "
+        "alone; only where the net is the same. Effects: differences to the respective baselines.",
+        columns=(
+            Column("cell", "ours", TEXT, lambda b: cell_in_words(b.config)),
+            Column("source", "source", TEXT, lambda b: SOURCES[b.published.source]),
+            Column("accuracy", "our accuracy, %", ACCURACY, lambda b: b.ours),
+            Column("published", "theirs, %", Kind(lambda a: f"{100 * a:.2f}"), lambda b: b.published.accuracy),
+            Column("gap", "gap, points", _optional(POINTS, _NOTHING), lambda b: b.gap),
+            Column("effect", "our effect, points", _optional(POINTS, _NOTHING), lambda b: b.our_effect),
+            Column(
+                "published_effect",
+                "their effect, points",
+                _optional(Kind(lambda e: f"{100 * e:+.2f}"), math.nan),
+                lambda b: b.their_effect,
+            ),
+            Column("differs", "what differs", TEXT, lambda b: "; ".join(b.differs) or "nothing known"),
+        ),
+        rows=rows,
+    )
+
+
+@dataclass(frozen=True)
+class _Unfinished:
+    run_id: str
+    cell: str
+    seed: int
+    state: str
+    kind: str
+    message: str
+
+
+def unfinished(evidence: Evidence) -> Table:
+    """One row for each run that the grid names and that has no result, or one that diverged."""
+    rows = []
+    for cell in evidence.sweep.cells:
+        for run_id, seed in zip(cell.run_ids, cell.seeds, strict=True):
+            failure, row = evidence.failures.get(run_id), evidence.position.get(run_id)
+            if row is not None and not evidence.runs["diverged"][row]:
+                continue
+            state = "diverged" if row is not None else "failed" if failure else "missing"
+            last_line = (failure.message.strip().splitlines() or [""])[-1] if failure else ""
+            kind = failure.kind if failure else ""
+            rows.append(_Unfinished(run_id, cell_in_words(cell.config), seed, state, kind, last_line))
+    return Table(
+        name="not-as-wanted",
+        title="Runs that are missing, failed or diverged",
+        note="Diverged runs are finished and counted, with the accuracy that they ended with. The same "
+        "`icbench sweep` does what is missing; --retry-failed what failed.",
+        columns=(
+            Column("run_id", "run", TEXT, lambda r: r.run_id),
+            Column("cell", "cell", TEXT, lambda r: r.cell),
+            Column("seed", "seed", COUNT, lambda r: r.seed),
+            Column("state", "state", TEXT, lambda r: r.state),
+            Column("kind", "kind", TEXT, lambda r: r.kind),
+            Column("message", "last line", TEXT, lambda r: r.message),
+        ),
+        rows=rows,
+    )
