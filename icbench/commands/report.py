@@ -101,7 +101,7 @@ def _tell(reports: "list[Report]", pages: list[Path], *, as_json: bool) -> None:
         print(f"{report.name}: {report.question}" if report.question else report.name)
         print(f"{report.answer}\n{report.counts_in_words}")
         for mixture in report.mixtures:
-            complain(f"{report.name}: runs that were not made under the same conditions are pooled: {mixture}.")
+            complain(f"{report.name}: not known to be comparable, and pooled nevertheless: {mixture}.")
     print(f"{pages[0]} (figures/ and tables/ beside {'each page' if len(reports) > 1 else 'it'})")
 
 

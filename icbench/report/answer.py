@@ -37,11 +37,16 @@ def _verdict(pooled: Sequence[Comparison]) -> str:
 
 def _each(pooled: Sequence[Comparison]) -> str:
     clauses = [
-        f"{c.treatment} ends {points(c.final.estimate)} points from the baseline and reaches its final accuracy in "
-        f"{times(c.epochs_ratio)} the epochs"
+        f"{c.treatment} ends {points(c.final.estimate)} points from the baseline and {_reaches(c.epochs_ratio)}"
         for c in pooled
     ]
     return "; ".join(clauses)
+
+
+def _reaches(ratio: Estimate) -> str:
+    if math.isinf(ratio.value):
+        return f"mostly never reaches its final accuracy ({times(ratio)})"
+    return f"reaches its final accuracy in {times(ratio)} the epochs"
 
 
 def _range(pooled: Sequence[Comparison]) -> str:
@@ -50,8 +55,8 @@ def _range(pooled: Sequence[Comparison]) -> str:
     fast, *_, slow = sorted(pooled, key=lambda c: c.epochs_ratio.value)
     return (
         f"the differences run from {points(low.final.estimate)} points ({low.treatment}) to "
-        f"{points(high.final.estimate)} ({high.treatment}), and the epochs to the baseline's final accuracy from "
-        f"{times(fast.epochs_ratio)} ({fast.treatment}) to {times(slow.epochs_ratio)} ({slow.treatment}) the baseline's"
+        f"{points(high.final.estimate)} ({high.treatment}), and the ratio of epochs to the baseline's final accuracy "
+        f"from {times(fast.epochs_ratio)} ({fast.treatment}) to {times(slow.epochs_ratio)} ({slow.treatment})"
     )
 
 
@@ -69,10 +74,12 @@ def points(estimate: Estimate, *, signed: bool = True) -> str:
     if math.isnan(value):
         return "–"
     bounds = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
-    return f"{value:+.2f}{bounds}" if signed else f"{value:.2f}{bounds}"
+    return (f"{value:+.2f}{bounds}" if signed else f"{value:.2f}{bounds}").replace("-", "−")
 
 
 def times(estimate: Estimate) -> str:
-    """A ratio with its interval: 0.61× [0.52, 0.71]; ∞ where the target is never reached."""
-    value, low, high = ("∞" if math.isinf(each) else f"{each:.2f}" if each else "0" for each in estimate)
-    return "–" if math.isnan(estimate.value) else f"{value}× [{low}, {high}]"
+    """A ratio with its interval: 0.61× [0.52, 0.71]; never where the target is never reached."""
+    low, high = ("∞" if math.isinf(each) else f"{each:.2f}" if each else "0" for each in estimate[1:])
+    if math.isnan(estimate.value):
+        return "–"
+    return f"{'never' if math.isinf(estimate.value) else f'{estimate.value:.2f}×'} [{low}, {high}]"

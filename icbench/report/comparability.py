@@ -20,9 +20,10 @@ UNCOMMITTED = " with uncommitted changes"
 
 @dataclass(frozen=True)
 class Mixture:
-    """A condition in which runs differ. values: each with its number of runs, the most frequent first.
+    """A condition in which runs differ, or that is not known for sure.
 
-    contrasts: how many compare runs that differ in it, within a cell or between it and its baseline.
+    values: each with its number of runs, the most frequent first. contrasts: how many compare runs that differ in it,
+    within a cell or between it and its baseline.
     """
 
     condition: str
@@ -30,9 +31,11 @@ class Mixture:
     contrasts: int
 
     def __str__(self) -> str:
-        values = ", ".join(f"{value} ({count})" for value, count in self.values)
-        within = f"{self.contrasts} contrasts compare across it" if self.contrasts else "no contrast compares across it"
-        return f"{CONDITIONS[self.condition]}: {values}; {within}"
+        values = ", ".join(f"{value} ({count:,} runs)" for value, count in self.values)
+        if len(self.values) == 1:
+            return f"{CONDITIONS[self.condition]}: {values}, so what they ran is not known for sure"
+        within = f"{self.contrasts} contrasts" if self.contrasts != 1 else "1 contrast"
+        return f"{CONDITIONS[self.condition]}: {values}; {within} of cell and baseline with different ones"
 
 
 def mixtures(evidence: Evidence) -> list[Mixture]:
@@ -66,6 +69,6 @@ def of_runs(evidence: Evidence, condition: str) -> list[str]:
 def refuse(found: list[Mixture], name: str) -> None:
     """Raise UserError where conditions are mixed."""
     if found:
-        problem = f"the runs of {name} were not made under the same conditions. {'. '.join(map(str, found))}."
+        problem = f"the runs of {name} are not known to be comparable. {'. '.join(map(str, found))}."
         remedy = "Leave --strict out to have them pooled, with this said, or have the odd runs done again."
         raise UserError(problem, remedy)

@@ -33,6 +33,8 @@ _PANELS = 12
 _LINES = 7
 _ROWS = 40
 _POINTS = 100
+# No accuracy is above 100 %, whatever an interval says.
+_TOP = 100.5
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9,
@@ -174,7 +176,7 @@ def _draw_curves(axes: Axes, title: str, lines: list[tuple[str, str]], evidence:
     until = min(evidence.before_drop[cell_id] for _, cell_id in lines)
     if until < evidence.accuracy.shape[1]:
         axes.axvline(until, color=INK, linewidth=0.6, linestyle=":")
-    axes.set_ylim(bottom=math.floor(min(early)))
+    axes.set_ylim(math.floor(min(early)), min(axes.get_ylim()[1], _TOP))
     axes.set_title(title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -226,6 +228,8 @@ def _draw_along(
 ) -> Figure:
     figure, grid = _grid(len(part))
     words = sorted(v for v in values if isinstance(v, str))
+    numbers = [v for v in values if not isinstance(v, str)]
+    span = max(numbers) - min(numbers) if numbers else 0.0
     for axes, (title, lines) in zip(grid, part, strict=False):
         palette = sns.color_palette("colorblind", n_colors=max(1, len(lines)))
         for index, (name, cells) in enumerate(lines.items()):
@@ -237,14 +241,15 @@ def _draw_along(
                     axes.axhline(each.value, color=INK, linestyle="--", linewidth=1, label=name)
                     axes.axhspan(each.low, each.high, color=INK, alpha=0.08, linewidth=0)
                 continue
-            shift = 0.08 * (index - len(lines) / 2) if words else 0
-            x = [words.index(v) + shift if isinstance(v, str) else v for v, _ in cells]
+            shift = (0.08 if words else 0.01 * span) * (index - len(lines) / 2)
+            x = [(words.index(v) if isinstance(v, str) else v) + shift for v, _ in cells]
             reach = np.nan_to_num([m.half_width for m in means])
             axes.errorbar(
                 x, [m.value for m in means], reach, color=colour, marker="o", markersize=3.5, elinewidth=1,
                 linewidth=0 if words else 1, linestyle="--" if is_baseline else "-", label=name,
             )  # fmt: skip
         axes.set_title(title)
+        axes.set_ylim(top=min(axes.get_ylim()[1], _TOP))
         if words:
             axes.set_xticks(range(len(words)), words, rotation=30, ha="right")
     _label_outside(grid, len(part), _UNITS[field], "final test accuracy (%)")
@@ -266,9 +271,12 @@ def stability(evidence: Evidence, found: Comparisons) -> Figures:
         names = ["baseline", *(pooled.treatment for pooled in part)]
         ids = [sorted({c.baseline.cell_id for pooled in part for c in pooled.pairs})]
         ids += [[c.cell.cell_id for c in pooled.pairs] for pooled in part]
-        figure = Figure(figsize=(7.2, 1.1 + 0.3 * len(names)), layout="constrained")
-        grid = figure.subplots(1, 3, sharey=True)
-        for axes, (measure, label) in zip(grid, _STABILITY.items(), strict=True):
+        shown = {m: label for m, label in _STABILITY.items() if np.isfinite(evidence.measures[m]).any()}
+        if not shown:
+            return {}
+        figure = Figure(figsize=(1.2 + 2 * len(shown), 1.1 + 0.3 * len(names)), layout="constrained")
+        grid = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+        for axes, (measure, label) in zip(grid, shown.items(), strict=True):
             values = [np.concatenate([100 * evidence.of(i, measure) for i in cells]) for cells in ids]
             rows = np.repeat(np.arange(len(names)), [len(v) for v in values])
             sns.stripplot(

@@ -16,7 +16,17 @@ from icbench.report.stats import Estimate
 from icbench.report.treatments import cell_in_words
 
 _LATEX = str.maketrans(
-    {"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "×": r"$\times$", "∞": r"$\infty$", "–": "--", "±": r"$\pm$"}
+    {
+        "%": r"\%",
+        "_": r"\_",
+        "&": r"\&",
+        "#": r"\#",
+        "×": r"$\times$",
+        "∞": r"$\infty$",
+        "–": "--",
+        "−": "$-$",
+        "±": r"$\pm$",
+    }
 )
 
 
@@ -152,8 +162,9 @@ def treatments(pooled: Sequence[Comparison], needed: Callable[[Comparison], int 
         name="treatments",
         title="Treatments against the baseline",
         note="Means over the cells where the treatment was tried, each against its own baseline cell. Intervals: 95 %, "
-        "not corrected. p: stratified permutation; Holm over treatments. IQM: of treated runs less "
-        f"their baseline's mean. Seeds needed: of each cell, to find {100 * detect:g} points with power 0.8 after correction.",
+        "not corrected. p: stratified permutation; Holm over treatments. IQM: of treated runs "
+        f"less their baseline's mean. Seeds needed: of each cell, to find {100 * detect:g} points "
+        "with power 0.8, corrected.",
         columns=(
             Column("treatment", "treatment", TEXT, lambda c: c.treatment),
             Column("size", "runs", TEXT, size),
@@ -170,8 +181,8 @@ def contrasts(single: Sequence[Comparison]) -> Table:
     return Table(
         name="contrasts",
         title="Cells against their baselines",
-        note="Welch's intervals and p, Holm over all rows. Test images: the difference's bounds if only the test "
-        "images were others.",
+        note="Welch's intervals and p, Holm over all rows. Test images: the difference's bounds if only "
+        "the test images were others.",
         columns=(
             Column("stratum", "where", TEXT, lambda c: c.pairs[0].stratum),
             Column("treatment", "treatment", TEXT, lambda c: c.treatment),

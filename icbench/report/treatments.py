@@ -12,7 +12,7 @@ _FIELDS: dict[str, Callable[[RunConfig], str]] = {
     "depth": lambda c: str(c.depth),
     "width": lambda c: str(c.width),
     "ordering": lambda c: c.ordering,
-    "norm": lambda c: str(c.norm) if c.norm.name == "group" else c.norm.name,
+    "norm": lambda c: c.norm.name,
     "norm options": lambda c: str(c.norm),
     "dropout": lambda c: "" if c.dropout is None else f"{c.dropout:g}",
     "recipe": lambda c: c.recipe.label,
@@ -40,6 +40,7 @@ def contrasts(sweep: Sweep) -> list[Contrast]:
     cells = {cell.cell_id: cell for cell in sweep.cells}
     pairs = [(cells[cell_id], cells[baseline]) for cell_id, baseline in sweep.baselines.items()]
     changes = [{name: of(c.config) for name, of in _changed(c.config, b.config)} for c, b in pairs]
+    _drop_clear_options(changes)
     varying = _varying(changes)
     places = [{name: of(b.config) for name, of in _FIELDS.items()} for _, b in pairs]
     differing = _varying(places)
@@ -51,6 +52,16 @@ def contrasts(sweep: Sweep) -> list[Contrast]:
 
 def _changed(config: RunConfig, baseline: RunConfig) -> Iterable[tuple[str, Callable[[RunConfig], str]]]:
     return ((name, of) for name, of in _FIELDS.items() if of(config) != of(baseline))
+
+
+def _drop_clear_options(changes: list[dict[str, str]]) -> None:
+    """Leave the options of a norm out where its name alone tells it from the others."""
+    options: dict[str, set[str]] = {}
+    for change in changes:
+        options.setdefault(change.get("norm", ""), set()).add(change.get("norm options", ""))
+    for change in changes:
+        if "norm" in change and len(options[change["norm"]]) == 1:
+            del change["norm options"]
 
 
 def _varying(fields: list[dict[str, str]]) -> set[str]:
@@ -73,9 +84,10 @@ def _stratum(place: dict[str, str], differing: set[str]) -> str:
 
 
 def _in_words(fields: dict[str, str]) -> str:
-    bare = ("ordering", "dataset", "net", "recipe", "block", "precision", "norm options")
+    bare = ("ordering", "dataset", "net", "recipe", "block", "precision")
     if "norm options" in fields:
         fields = {name: value for name, value in fields.items() if name != "norm"}
+        fields = {name.removesuffix(" options"): value for name, value in fields.items()}
     return ", ".join(
         value if name in bare else f"{name} {value or 'none'}"
         for name, value in fields.items()
