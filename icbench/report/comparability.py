@@ -51,7 +51,8 @@ def mixtures(evidence: Evidence) -> list[Mixture]:
         counts = Counter(each)
         if len(counts) > 1 or any(value.endswith(UNCOMMITTED) for value in counts):
             across = sum(len({each[row] for row in rows}) > 1 for rows in pairs)
-            found.append(Mixture(condition, tuple(counts.most_common()), across))
+            ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+            found.append(Mixture(condition, tuple(ordered), across))
     return found
 
 

@@ -155,9 +155,21 @@ def _panels(evidence: Evidence) -> list[Panel]:
                 title = f"{stratum}\n{ordering}" if ordering else stratum
                 panels.append((title, [("baseline", baseline), *lines]))
     compared = {cell_id for _, lines in panels for _, cell_id in lines}
-    alone = [(cell_in_words(c.config), [("", i)]) for i, c in evidence.cells.items() if i not in compared]
-    drawn = [(title, [line for line in lines if evidence.rows[line[1]]]) for title, lines in panels + alone]
+    panels += _panels_of_others(evidence, compared)
+    drawn = [(title, [line for line in lines if evidence.rows[line[1]]]) for title, lines in panels]
     return [(title, lines) for title, lines in drawn if lines]
+
+
+def _panels_of_others(evidence: Evidence, compared: set[str]) -> list[Panel]:
+    """Panels of the cells that have no baseline, by data set and net."""
+    places: dict[str, list[tuple[str, str]]] = {}
+    for cell_id, cell in evidence.cells.items():
+        if cell_id not in compared:
+            c = cell.config
+            words = [c.ordering, *([c.norm.name] if c.norm.name != "batch" else [])]
+            words += [f"dropout {c.dropout:g}"] if c.dropout is not None else []
+            places.setdefault(f"{c.dataset}, {c.block}-{c.depth}", []).append((", ".join(words), cell_id))
+    return [(title, list(part)) for title, lines in places.items() for _, part in _parts(lines, _LINES)]
 
 
 def _draw_curves(axes: Axes, title: str, lines: list[tuple[str, str]], evidence: Evidence) -> None:

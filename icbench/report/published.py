@@ -134,7 +134,7 @@ def _differences(config: RunConfig, theirs: Published) -> list[str]:
         found.append(f"dropout {config.dropout:g}, theirs 0.05")
     if config.recipe.epochs != theirs.epochs:
         found.append(f"{config.recipe.epochs} epochs, theirs {theirs.epochs}")
-    if config.recipe.label.split(" ")[0] != theirs.source:
+    if config.recipe.label != theirs.source:
         found.append(f"recipe {config.recipe.label}, theirs {theirs.source}")
     if config.split != "test":
         found.append("held-out training images, theirs the test images")

@@ -1,0 +1,118 @@
+"""Figures: drawn without a warning for whatever a sweep may hold, in ink and a palette that all can tell apart."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic import make_report, rising
+
+from icbench.config import RunConfig
+from icbench.report.figures import INK, all_figures, save, style
+
+GRID = """
+recipe: {name: digits, epochs: 30}
+fixed: {dataset: digits}
+grid:
+  depth: [8, 14]
+  ordering: [baseline, relu-ic-conv, ic-conv-relu]
+  dropout: [0.05, 0.1]
+  norm: [batch, layer]
+seeds: 2
+baseline: {ordering: baseline, norm: batch}
+exclude: [{ordering: baseline, norm: layer}]
+"""
+
+
+def noisy(config: RunConfig) -> list[float]:
+    return rising(0.8 + 0.01 * config.seed, config.recipe.epochs, 0.01, config.seed + config.depth)
+
+
+def drawn(folder: Path, text: str, curve=noisy, **more):  # type: ignore[no-untyped-def]
+    report = make_report(folder, text, curve, **more)
+    with style():
+        return all_figures(report.evidence, report.comparisons, report.beside)
+
+
+def test_each_question_has_its_figure(tmp_path: Path) -> None:
+    figures = drawn(tmp_path, GRID)
+    assert list(figures) == [
+        "effects", "learning-curves", "by-dropout", "by-depth", "by-norm", "stability", "performance-profiles",
+    ]  # fmt: skip
+    for name, figure in figures.items():
+        labels = [axes.get_xlabel() + axes.get_ylabel() for axes in figure.axes if axes.get_visible()]
+        assert any(labels), name
+    text = " ".join(axes.get_xlabel() for axes in figures["effects"].axes)
+    assert "(points)" in text
+    assert "(ratio)" in text
+
+
+def test_a_panel_for_each_place_and_a_line_for_each_cell(tmp_path: Path) -> None:
+    figure = drawn(tmp_path, GRID)["learning-curves"]
+    titles = [axes.get_title() for axes in figure.axes if axes.get_visible()]
+    assert titles == [  # 8 treatments a place are more than one panel holds, so each ordering has one
+        f"digits, basic-{depth}\n{ordering}" for depth in (8, 14) for ordering in ("relu-ic-conv", "ic-conv-relu")
+    ]
+    lines = [line.get_label() for line in figure.axes[0].get_lines()]
+    assert lines[:2] == ["baseline", "relu-ic-conv, dropout 0.05"]
+    assert figure.axes[0].get_lines()[0].get_color() == INK
+    report = make_report(tmp_path, GRID, noisy)
+    cell = report.evidence.sweep.cells[0]
+    expected = 100 * report.evidence.accuracy[report.evidence.rows[cell.cell_id]].mean(axis=0)
+    assert figure.axes[0].get_lines()[0].get_ydata() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        lambda c: [0.1] if c.dropout else noisy(c),  # all treated diverge at once
+        lambda c: [0.1],  # and all do
+        lambda c: noisy(c) if c.seed == 0 else None,  # one seed
+        lambda c: noisy(c) if c.dropout is None else None,  # nothing but baselines
+        lambda c: None if c.dropout is None else noisy(c),  # no baseline
+        lambda c: [0.5] * 30,  # nothing varies
+    ],
+    ids=["treated diverged", "all diverged", "one seed", "baselines alone", "no baseline", "nothing varies"],
+)
+def test_odd_sweeps(tmp_path: Path, curve) -> None:  # type: ignore[no-untyped-def]
+    figures = drawn(tmp_path, GRID.replace("[8, 14]", "[8]"), curve)
+    assert "learning-curves" in figures
+    with style():
+        for name, figure in figures.items():
+            save(figure, tmp_path / f"{name}.svg")
+            assert re.search(r"<text", (tmp_path / f"{name}.svg").read_text())
+
+
+def test_a_grid_without_a_baseline(tmp_path: Path) -> None:
+    text = GRID.replace("baseline: {ordering: baseline, norm: batch}", "")
+    assert "effects" not in drawn(tmp_path, text)
+    assert "learning-curves" in drawn(tmp_path, text)
+
+
+def test_published_numbers_stand_beside(tmp_path: Path) -> None:
+    text = GRID.replace("digits", "cifar10").replace("name: cifar10", "name: chen2019")
+    figure = drawn(tmp_path, text)["published"]
+    marks = [line.get_xdata() for line in figure.axes[0].get_lines() if line.get_marker() == "s"]
+    assert np.isclose(marks[0][0], 0.69)  # relu-ic-conv less the baseline, basic 110
+
+
+def test_a_thousand_cells_are_cut_into_readable_figures(tmp_path: Path) -> None:
+    rates = ", ".join(str(round(0.01 * k, 2)) for k in range(1, 31))
+    text = GRID.replace("[0.05, 0.1]", f"[{rates}]").replace("seeds: 2", "seeds: 1")
+    figures = drawn(tmp_path, text)
+    curves = [figure for name, figure in figures.items() if name.startswith("learning-curves")]
+    assert len(curves) > 1
+    for figure in curves:
+        shown = [axes for axes in figure.axes if axes.get_visible()]
+        assert len(shown) <= 12
+        assert all(len(axes.get_lines()) <= 9 for axes in shown)
+    assert max(len(figure.axes[0].get_yticks()) for name, figure in figures.items() if name.startswith("effects")) <= 40
+
+
+def test_the_same_figure_is_the_same_file(tmp_path: Path) -> None:
+    files = []
+    for name in ("a", "b"):
+        with style():
+            save(drawn(tmp_path, GRID)["effects"], tmp_path / f"{name}.svg")
+        files.append((tmp_path / f"{name}.svg").read_bytes())
+    assert files[0] == files[1]
