@@ -48,6 +48,7 @@ def print_summary(sweep: Sweep, rows: list[CellRow], todo: Plan, layout: Layout)
     if activate := _activation():
         out.print(f"  {activate}")
     if todo.finished:
+        out.print(f"  icbench report --sweep {shlex.quote(sweep.name)}{at}")
         out.print(f"  icbench show {min(todo.finished)}{at}")
     program = f"import icbench; print(icbench.load_runs({json.dumps(str(layout.root))}))"
     out.print(f"  python -c {shlex.quote(program)}")
