@@ -5,6 +5,7 @@ differences in percentage points.
 """
 
 import math
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -30,7 +31,8 @@ from icbench.report.treatments import Contrast, cell_in_words, contrasts
 # Every text and line that is neither data nor background has this colour; a page may put its own in its place.
 INK = "#2b2b2b"
 _PANELS = 12
-_LINES = 7
+_LINES = 8
+_TITLE = 32
 _ROWS = 40
 _POINTS = 100
 # No accuracy is above 100 %, whatever an interval says.
@@ -149,11 +151,11 @@ def _panels(evidence: Evidence) -> list[Panel]:
         for contrast in all_here:
             key = contrast.cell.config.ordering if len(all_here) > _LINES else ""
             groups.setdefault(key, []).append(contrast)
+        place = textwrap.fill(stratum, _TITLE)
         for ordering, members in groups.items():
             for _, part in _parts(members, _LINES):
-                lines = [(c.treatment, c.cell.cell_id) for c in part]
-                title = f"{stratum}\n{ordering}" if ordering else stratum
-                panels.append((title, [("baseline", baseline), *lines]))
+                lines = [(c.treatment.removeprefix(f"{ordering}, "), c.cell.cell_id) for c in part]
+                panels.append((f"{place}\n{ordering}" if ordering else place, [("baseline", baseline), *lines]))
     compared = {cell_id for _, lines in panels for _, cell_id in lines}
     panels += _panels_of_others(evidence, compared)
     drawn = [(title, [line for line in lines if evidence.rows[line[1]]]) for title, lines in panels]
@@ -260,7 +262,7 @@ def _draw_along(
                 x, [m.value for m in means], reach, color=colour, marker="o", markersize=3.5, elinewidth=1,
                 linewidth=0 if words else 1, linestyle="--" if is_baseline else "-", label=name,
             )  # fmt: skip
-        axes.set_title(title)
+        axes.set_title(textwrap.fill(title, _TITLE))
         axes.set_ylim(top=min(axes.get_ylim()[1], _TOP))
         if words:
             axes.set_xticks(range(len(words)), words, rotation=30, ha="right")
@@ -289,7 +291,10 @@ def stability(evidence: Evidence, found: Comparisons) -> Figures:
         figure = Figure(figsize=(1.2 + 2 * len(shown), 1.1 + 0.3 * len(names)), layout="constrained")
         grid = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, (measure, label) in zip(grid, shown.items(), strict=True):
-            values = [np.concatenate([100 * evidence.of(i, measure) for i in cells]) for cells in ids]
+            values = [100 * np.concatenate([evidence.of(i, measure) for i in cells]) for cells in ids]
+            if sum(map(len, values)) > _DOTS:
+                _spread_bars(axes, values)
+                values = []
             rows = np.repeat(np.arange(len(names)), [len(v) for v in values])
             sns.stripplot(
                 x=np.concatenate(values), y=rows, orient="h", ax=axes, color="C0", alpha=0.35, size=3,

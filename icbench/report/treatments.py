@@ -43,6 +43,7 @@ def contrasts(sweep: Sweep) -> list[Contrast]:
     _drop_clear_options(changes)
     varying = _varying(changes)
     places = [{name: of(b.config) for name, of in _FIELDS.items()} for _, b in pairs]
+    _drop_clear_options(places)
     differing = _varying(places)
     return [
         Contrast(cell, baseline, _treatment(change, varying), _stratum(place, differing))
