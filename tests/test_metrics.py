@@ -65,6 +65,7 @@ def test_seconds_to() -> None:
     assert metrics.seconds_to([2, 1, INF], seconds).tolist() == [3, 10, INF]
     assert metrics.seconds_to(3, seconds[0]) == 6
     assert metrics.seconds_to(INF, seconds[0]) == INF
+    assert metrics.seconds_to([INF, INF], np.empty((2, 0))).tolist() == [INF, INF]
 
 
 @given(CURVES, ACCURACIES)
@@ -111,6 +112,7 @@ def test_the_area_of_a_diverged_run_goes_on_at_its_end() -> None:
 
 def test_the_area_of_a_run_without_a_first_epoch_is_none() -> None:
     assert np.isnan(metrics.area([[NAN, 0.5], [NAN, NAN]])).all()
+    assert np.isnan(metrics.area(np.empty((2, 0)))).all()
 
 
 # --- How steadily
@@ -188,6 +190,12 @@ def test_a_spike_upwards_is_none_and_a_flat_curve_has_none() -> None:
     assert metrics.spike_fraction([0.5] * 20 + [0.499] + [0.5] * 19) == 1 / 40  # where nothing else varies, any fall
 
 
+def test_the_spikes_of_normal_noise() -> None:
+    """Some 4.5 %, as the docstring says."""
+    noise = np.random.default_rng(0).normal(size=(2000, 40))
+    assert metrics.spike_fraction(noise).mean() == pytest.approx(0.045, abs=0.005)
+
+
 @given(CURVES.filter(lambda curves: curves.shape[1] >= 3))
 def test_a_diverged_run_has_no_figure_of_stability_and_the_others_keep_theirs(curves: Curves) -> None:
     ended = curves.copy()
@@ -257,3 +265,9 @@ def test_profiles_by_hand() -> None:
     assert metrics.profile_score(times) == pytest.approx([(1 + 2 / 3) / 4, (1 + 1 + 2 / 3) / 4])
     assert metrics.profile_score([[INF], [INF]]).tolist() == [0, 0]
     assert metrics.profile_score([[1, 1], [4, 5]]).tolist() == [1, 0]  # from four times the fastest's on, nothing
+
+
+@pytest.mark.parametrize("times", [[[0, 1], [1, 1]], [[NAN, 1]], np.empty((2, 0)), [1, 2]])
+def test_no_profile_of_what_are_no_times(times: list[list[float]]) -> None:
+    with pytest.raises(AssertionError):
+        metrics.profile_score(times)
