@@ -343,7 +343,6 @@ def naive_newcombe(value: float, sizes: list[tuple[int, int]], confidence: float
 @given(strata_of(TIED), st.sampled_from([0.9, 0.95, 0.99]))
 def test_its_interval_is_newcombe_s(strata: list[tuple[Sample, Sample]], confidence: float) -> None:
     ours = stats.probability_of_improvement(strata, confidence)
-    assume(0 < ours.value < 1)
     expected = naive_newcombe(ours.value, [(len(x), len(y)) for x, y in strata], confidence)
     assert ours[1:] == pytest.approx(expected, abs=1e-5)
 
@@ -354,6 +353,19 @@ def test_treated_and_controls_change_places(strata: list[tuple[Sample, Sample]])
     assert 0 <= low <= value <= high <= 1
     assert stats.probability_of_improvement(swapped(strata)) == pytest.approx((1 - value, 1 - high, 1 - low), abs=1e-9)
     assert stats.probability_of_improvement([(np.exp(x), np.exp(y)) for x, y in strata]) == (value, low, high)
+
+
+def test_the_probability_of_improvement_where_all_treated_beat_all_controls() -> None:
+    """The bound in closed form: with one run on each side, 1 - theta = z^2 theta."""
+    z2 = scipy_stats.norm.ppf(0.975) ** 2
+    assert stats.probability_of_improvement([([2], [1])]) == pytest.approx((1, 1 / (1 + z2), 1))
+    assert stats.probability_of_improvement([([1], [2])]) == pytest.approx((0, 0, z2 / (1 + z2)))
+    lows = [stats.probability_of_improvement([(np.arange(n) + n, np.arange(n))]).low for n in (2, 3, 5, 10, 20)]
+    assert lows == sorted(lows)
+    assert lows[1] == pytest.approx(naive_newcombe(1, [(3, 3)], 0.95)[0], abs=1e-5)
+    value, low, high = stats.probability_of_improvement([([1, 1, 1], [1, 1, 1])])
+    assert (value, low + high) == pytest.approx((0.5, 1))
+    assert low < 0.2
 
 
 # --- The spread between seeds

@@ -195,23 +195,30 @@ def probability_of_improvement(strata: Strata, confidence: float = 0.95) -> Esti
     arrays = _arrays(strata)
     wins = [float(((x[:, None] > y).mean() + (x[:, None] >= y).mean()) / 2) for x, y in arrays]
     value = float(np.mean(wins))
+    sizes = [(len(x), len(y)) for x, y in arrays]
     z = float(ndtri((1 + confidence) / 2))
+    return Estimate(value, _least_chance(value, sizes, z), 1 - _least_chance(1 - value, sizes, z))
 
-    def variance(theta: float) -> float:
-        total = 0.0
-        for x, y in arrays:
-            n, m = len(x), len(y)
-            others = (n + m) / 2 - 1
-            spread = 1 + others * ((1 - theta) / (2 - theta) + theta / (1 + theta))
-            total += theta * (1 - theta) * spread / (n * m)
-        return total / len(arrays) ** 2
+
+def _least_chance(value: float, sizes: list[tuple[int, int]], z: float) -> float:
+    """The smallest theta of which `value` lies within z standard errors."""
+
+    def variance_over_theta_and_rest(theta: float) -> float:
+        """The variance of the mean U / (n m), over theta (1 - theta)."""
+        more = (1 - theta) / (2 - theta) + theta / (1 + theta)
+        return sum((1 + ((n + m) / 2 - 1) * more) / (n * m) for n, m in sizes) / len(sizes) ** 2
 
     def excess(theta: float) -> float:
-        return (value - theta) ** 2 - z * z * variance(theta)
+        variance = theta * (1 - theta) * variance_over_theta_and_rest(theta)
+        return (value - theta) ** 2 - z * z * variance
 
-    low = 0.0 if value == 0 else float(brentq(excess, 0, value))
-    high = 1.0 if value == 1 else float(brentq(excess, value, 1))
-    return Estimate(value, low, high)
+    def excess_over_rest(theta: float) -> float:
+        """For the value 1: without the factor 1 - theta, whose zero is no bound."""
+        return 1 - theta - z * z * theta * variance_over_theta_and_rest(theta)
+
+    if value == 0:
+        return 0.0
+    return float(brentq(excess_over_rest if value == 1 else excess, 0, value))
 
 
 def time_ratio(strata: Strata, confidence: float = 0.95) -> Estimate:
