@@ -126,7 +126,39 @@ def test_one_side_that_does_not_vary_leaves_the_other_s_interval() -> None:
     assert ours[1:3] == pytest.approx(tuple(bound - 0.4 for bound in stats.mean([0.5, 0.7, 0.6])[1:]))
 
 
+def test_what_differs_by_rounding_alone_does_not_vary() -> None:
+    assert np.mean([0.1] * 3) != 0.1
+    assert stats.mean([0.1] * 3).half_width == 0
+    assert np.isnan(stats.difference([([0.1] * 3, [0.7] * 3)])[1:]).all()
+    treated, control = [0.9, 0.8, 0.4], [0.8, 0.7, 0.3]
+    assert len({x - y for x, y in zip(treated, control, strict=True)}) > 1
+    assert np.isnan(stats.paired_difference([(treated, control)])[1:]).all()
+    assert np.isnan(stats.seed_correlation([([0.1] * 3, [0.1, 0.2, 0.3])])).all()
+    assert np.isnan(stats.interquartile_mean([([0.1] * 3, [0.7] * 3)])[1:]).all()
+    assert np.isnan(stats.spread_ratio([([0.1] * 3, [0.7] * 3)])).all()
+
+
+@given(SAMPLES)
+def test_tiny_values_vary_all_the_same(values: Sample) -> None:
+    tiny = [value * 1e-30 for value in values]
+    assert stats.mean(tiny) == pytest.approx(tuple(1e-30 * v for v in stats.mean(values)), rel=1e-9)
+
+
 # --- Pairs of seeds
+
+
+@given(PAIRED)
+def test_several_strata_s_paired_difference_is_that_of_their_differences(strata: list[tuple[Sample, Sample]]) -> None:
+    """Independent cells of differences to nothing: Satterthwaite's sum again, with controls that do not vary."""
+    differences = [(np.subtract(x, y), np.zeros(len(x))) for x, y in strata]
+    assert stats.paired_difference(strata) == pytest.approx(stats.difference(differences), nan_ok=True, rel=1e-6)
+
+
+def test_pairs_need_as_many_on_both_sides() -> None:
+    for unequal in ([([1, 2, 3], [1])], [([1, 2, 3], [1, 2]), ([1, 2], [1, 2, 3])]):
+        for function in (stats.paired_difference, stats.seed_correlation):
+            with pytest.raises(AssertionError):
+                function(unequal)
 
 
 @given(PAIRED)
@@ -240,6 +272,17 @@ def naive_count(treated: np.ndarray, control: np.ndarray) -> float:
     return float((gaps >= abs(treated.mean() - control.mean()) - 1e-12).mean())
 
 
+def test_a_permutation_p_knows_no_unit() -> None:
+    strata = [([1.0, 2.0, 3.0], [4.0, 5.0, 6.5])]
+    for factor in (1e-30, 1e-13, 1, 1e13, 1e30):
+        assert stats.permutation_p(moved(strata, factor)) == pytest.approx(0.1)
+
+
+def test_ways_that_differ_by_rounding_are_as_extreme() -> None:
+    treated, control = [0.1, 0.2, 0.7], [0.3, 0.3, 0.4]  # means that are equal, though not in floating point
+    assert stats.permutation_p([(treated, control)]) == 1
+
+
 # --- Holm
 
 
@@ -312,6 +355,11 @@ def test_three_seeds_interquartile_mean_is_their_mean_with_its_standard_error() 
     assert ours.half_width == pytest.approx(scipy_stats.t.ppf(0.975, 4) * error, rel=0.03)
 
 
+def test_too_few_values_have_no_interquartile_interval() -> None:
+    for strata in ([([0.5], [0.4, 0.3])], [([0.5, 0.6], [0.4])], [([0.5, 0.5], [0.4, 0.4])]):
+        assert np.isnan(stats.interquartile_mean(strata)[1:]).all()
+
+
 # --- The probability of improvement
 
 
@@ -380,6 +428,14 @@ def test_the_spread_ratio_s_p_is_brown_and_forsythe_s(treated: Sample, control: 
     assert p == pytest.approx(expected, abs=1e-9)
 
 
+@given(strata_of(SAMPLES), st.floats(0.01, 100), st.floats(-10, 10))
+def test_the_spread_ratio_knows_no_origin_or_unit(strata, factor, shift) -> None:
+    before = stats.spread_ratio(strata)
+    assert stats.spread_ratio(moved(strata, factor, shift)) == pytest.approx(before, rel=1e-4, abs=1e-6, nan_ok=True)
+    there, back = before[0], stats.spread_ratio(swapped(strata))[0]
+    assert there * back == pytest.approx(1)
+
+
 def test_the_spread_ratio_of_several_strata_is_that_of_mean_variances() -> None:
     strata = [([0, 2, 4], [0, 1, 2]), ([5, 6, 7], [0, 0, 3])]
     assert stats.spread_ratio(strata)[0] == pytest.approx(math.sqrt((4 + 1) / (1 + 3)))
@@ -399,6 +455,15 @@ def test_where_nothing_varies_there_is_no_spread_ratio() -> None:
     assert stats.spread_ratio([(same, other)])[0] == 0
     assert stats.spread_ratio([(other, same)])[0] == INF
     assert np.isnan(stats.spread_ratio([([0.5], other)])).all()
+
+
+def test_two_seeds_have_no_test_of_their_spread() -> None:
+    """Both lie as far from their median: what is left is rounding, from which p came out as 0."""
+    ratio, p = stats.spread_ratio([([0.1, 0.4], [0.1, 0.2])])
+    assert ratio == pytest.approx(3)
+    assert math.isnan(p)
+    assert math.isnan(stats.spread_ratio([([0.1, 0.4], [0.1, 0.2, 0.5, 0.7])])[1])
+    assert math.isnan(stats.spread_ratio([([0.1, 0.1, 0.4, 0.4], [0.1, 0.1, 0.2, 0.2])])[1])
 
 
 # --- Test images

@@ -123,8 +123,8 @@ def _windows(padded: Floats) -> Floats:
 def performance_profile(times: ArrayLike, ratios: ArrayLike) -> Floats:
     """(contestants, len(ratios)): the fraction of workloads that each does within so many times the fastest's time.
 
-    times: (contestants, workloads), above 0, infinite where the target is never reached. ratios: from 1 up. Of a workload that
-    nobody does, all have none. Dolan and More 2002; Dahl et al. 2023 (AlgoPerf), section 4.2.
+    times: (contestants, workloads), above 0, infinite where the target is never reached. ratios: from 1 up. Of a
+    workload that nobody does, all have none. Dolan and More 2002; Dahl et al. 2023 (AlgoPerf), section 4.2.
     """
     return np.asarray((_to_fastest(times)[:, :, None] <= np.asarray(ratios, dtype=float)).mean(axis=1))
 

@@ -23,6 +23,8 @@ Strata = Sequence[tuple[ArrayLike, ArrayLike]]
 
 _DRAWS = 9_999
 _TRIM = 0.25
+# Values that differ by less, relative to the largest, are equal: 0.9 - 0.8 is not 0.8 - 0.7 in floating point.
+_ROUNDING = 1e-12
 
 
 class Estimate(NamedTuple):
@@ -52,25 +54,29 @@ class Tested(NamedTuple):
 
 
 def mean(values: ArrayLike, confidence: float = 0.95) -> Estimate:
-    """The mean of (n,) values with its t-interval, n - 1 degrees of freedom. No interval for n = 1."""
+    """The mean of (n,) values with its t-interval, n - 1 degrees of freedom.
+
+    No interval for n = 1; one of no width where all values are equal.
+    """
     x = np.asarray(values, dtype=float)
     assert x.ndim == 1
     value = float(x.mean())
     if len(x) < 2:
         return Estimate(value, math.nan, math.nan)
-    return _around(value, float(x.var(ddof=1)) / len(x), len(x) - 1, confidence).estimate
+    return _around(value, _variance(x, _magnitude(x)) / len(x), len(x) - 1, confidence).estimate
 
 
 def difference(strata: Strata, confidence: float = 0.95) -> Tested:
     """mean(treated) - mean(control), averaged over the strata, by Student's t with variances of each side's own.
 
     Of one stratum it is Welch's interval and test (Welch 1947, Biometrika 34); of several the variances of the means
-    add up, with Satterthwaite's degrees of freedom. No interval where a side has one value, or where none varies at all.
+    add up, with Satterthwaite's degrees of freedom. No interval where a side has one value, or where none varies at
+    all.
     """
     means, parts = [], []
     for x, y in _arrays(strata):
         means.append(float(x.mean() - y.mean()))
-        parts += [(float(z.var(ddof=1)) / len(z), len(z) - 1) if len(z) > 1 else (math.nan, 0) for z in (x, y)]
+        parts += [(_variance(z, _magnitude(z)) / len(z), len(z) - 1) for z in (x, y)]
     return _satterthwaite(means, parts, confidence)
 
 
@@ -79,9 +85,9 @@ def paired_difference(strata: Strata, confidence: float = 0.95) -> Tested:
 
     It is the narrower one only where seeds that do well on one side do so on the other: see `seed_correlation`.
     """
-    pairs = [x - y for x, y in _arrays(strata)]
-    parts = [(float(d.var(ddof=1)) / len(d), len(d) - 1) if len(d) > 1 else (math.nan, 0) for d in pairs]
-    return _satterthwaite([float(d.mean()) for d in pairs], parts, confidence)
+    pairs = _pairs(strata)
+    parts = [(_variance(x - y, _magnitude(x, y)) / len(x), len(x) - 1) for x, y in pairs]
+    return _satterthwaite([float((x - y).mean()) for x, y in pairs], parts, confidence)
 
 
 def _satterthwaite(means: list[float], parts: list[tuple[float, int]], confidence: float) -> Tested:
@@ -107,8 +113,10 @@ def seed_correlation(strata: Strata) -> tuple[float, float]:
     Each stratum's own means are taken out; the degrees of freedom are those of what is left. (NaN, NaN) where too
     little is left.
     """
-    centred = [(x - x.mean(), y - y.mean()) for x, y in _arrays(strata)]
-    xs, ys = (np.concatenate(side) if centred else np.empty(0) for side in zip(*centred, strict=True))
+    centred = [
+        tuple(z - z.mean() if _variance(z, _magnitude(z)) > 0 else 0 * z for z in pair) for pair in _pairs(strata)
+    ]
+    xs, ys = (np.concatenate(side) for side in zip(*centred, strict=True))
     freedom = sum(len(x) - 1 for x, _ in centred) - 1
     norm = math.sqrt(float(xs @ xs) * float(ys @ ys))
     if freedom < 1 or norm == 0:
@@ -122,24 +130,26 @@ def seed_correlation(strata: Strata) -> tuple[float, float]:
 def permutation_p(strata: Strata, seed: int = 0) -> float:
     """Two-sided p of the mean difference of means, among those with the values of each stratum dealt out anew.
 
-    Exact where there are at most 9,999 ways to deal; else by so many random ones, (1 + as extreme) / (1 + 9,999), so
-    that the same values give the same p. Phipson and Smyth 2010. 1 where all values are equal.
+    Ways that differ by rounding alone are as extreme. Exact where there are at most 9,999 ways to deal; else by so many
+    random ones, (1 + as extreme) / (1 + 9,999), so that the same values give the same p. Phipson and Smyth 2010. 1
+    where all values are equal.
     """
     arrays = _arrays(strata)
     sums = [np.concatenate([x, y]) for x, y in arrays]
-    observed = sum(float(x.mean() - y.mean()) for x, y in arrays)
+    observed = abs(sum(float(x.mean() - y.mean()) for x, y in arrays))
+    as_extreme = observed - _ROUNDING * sum(map(_magnitude, sums))
     if math.prod(math.comb(len(x) + len(y), len(x)) for x, y in arrays) <= _DRAWS:
         dealt = np.zeros(1)
         for (x, y), pooled in zip(arrays, sums, strict=True):
             dealt = np.add.outer(dealt, _all_differences(pooled, len(x), len(y))).ravel()
-        return float((np.abs(dealt) >= abs(observed) - 1e-12).mean())
+        return float((np.abs(dealt) >= as_extreme).mean())
     random = np.random.default_rng(seed)
     dealt = np.zeros(_DRAWS)
     for (x, y), pooled in zip(arrays, sums, strict=True):
         order = random.random((_DRAWS, len(pooled))).argsort(axis=1)[:, : len(x)]
         first = pooled[order].sum(axis=1)
         dealt += first / len(x) - (pooled.sum() - first) / len(y)
-    return (1 + int((np.abs(dealt) >= abs(observed) - 1e-12).sum())) / (1 + _DRAWS)
+    return (1 + int((np.abs(dealt) >= as_extreme).sum())) / (1 + _DRAWS)
 
 
 def _all_differences(pooled: Floats, n: int, m: int) -> Floats:
@@ -162,8 +172,8 @@ def interquartile_mean(strata: Strata, confidence: float = 0.95, draws: int = 2_
     """The mean of the middle half of all treated values, each less the mean of its stratum's controls.
 
     Agarwal et al. 2021 (rliable), section 4.3. The interval: Student's t times the bootstrap's standard error, where
-    each stratum's sides are drawn anew with deviations widened by sqrt(n / (n - 1)); their own percentile interval covers
-    74 % of the time with three seeds.
+    each stratum's sides are drawn anew with deviations widened by sqrt(n / (n - 1)); their own percentile interval
+    covers 74 % of the time with three seeds. No interval where a side has one value, or where none varies at all.
     """
     arrays = _arrays(strata)
     value = float(scipy_stats.trim_mean(np.concatenate([x - y.mean() for x, y in arrays]), _TRIM))
@@ -175,7 +185,7 @@ def interquartile_mean(strata: Strata, confidence: float = 0.95, draws: int = 2_
         [_drawn(x, draws, random) - _drawn(y, draws, random).mean(axis=1, keepdims=True) for x, y in arrays], axis=1
     )
     error = float(np.std(scipy_stats.trim_mean(drawn, _TRIM, axis=1), ddof=1))
-    if error == 0:
+    if error <= _ROUNDING * _magnitude(*(z for pair in arrays for z in pair)):
         return Estimate(value, math.nan, math.nan)
     return _around(value, error**2, freedom, confidence).estimate
 
@@ -277,18 +287,22 @@ def spread_ratio(strata: Strata) -> tuple[float, float]:
     """The standard deviation between treated seeds over that between controls, and Brown and Forsythe's two-sided p.
 
     Variances are averaged over strata. Of one stratum p is that of Levene's test about medians (Brown and Forsythe
-    1974); of several, of their averaged contrast of absolute deviations.
+    1974); of several, of their averaged contrast of absolute deviations. No p where a side has less than three values:
+    two lie as far from their median, whatever they are.
     """
     arrays = _arrays(strata)
     if any(min(len(x), len(y)) < 2 for x, y in arrays):
         return math.nan, math.nan
-    treated, control = (math.sqrt(np.mean([side[i].var(ddof=1) for side in arrays])) for i in (0, 1))
+    treated, control = (
+        math.sqrt(np.mean([_variance(pair[i], _magnitude(pair[i])) for pair in arrays])) for i in (0, 1)
+    )
     ratio = treated / control if control else math.nan if treated == 0 else math.inf
     deviations = [tuple(np.abs(z - np.median(z)) for z in side) for side in arrays]
     freedom = sum(len(x) + len(y) - 2 for x, y in arrays)
     within = sum(float(((z - z.mean()) ** 2).sum()) for side in deviations for z in side) / freedom
     error = math.sqrt(within * sum(1 / len(x) + 1 / len(y) for x, y in arrays))
-    if error == 0:
+    fewest = min(len(z) for pair in arrays for z in pair)
+    if fewest < 3 or error <= _ROUNDING * _magnitude(*(z for pair in arrays for z in pair)):
         return ratio, math.nan
     contrast = sum(float(x.mean() - y.mean()) for x, y in deviations)
     return ratio, 2 * float(stdtr(freedom, -abs(contrast) / error))
@@ -318,3 +332,20 @@ def _arrays(strata: Strata) -> list[tuple[Floats, Floats]]:
     assert arrays
     assert all(x.ndim == y.ndim == 1 and len(x) and len(y) for x, y in arrays)
     return arrays
+
+
+def _pairs(strata: Strata) -> list[tuple[Floats, Floats]]:
+    arrays = _arrays(strata)
+    assert all(len(x) == len(y) for x, y in arrays)
+    return arrays
+
+
+def _variance(values: Floats, magnitude: float) -> float:
+    """With n - 1; NaN for one value; 0 where they differ by rounding alone, computed from numbers up to `magnitude`."""
+    if len(values) < 2:
+        return math.nan
+    return float(values.var(ddof=1)) if np.ptp(values) > _ROUNDING * magnitude else 0.0
+
+
+def _magnitude(*arrays: Floats) -> float:
+    return max(float(np.abs(array).max()) for array in arrays)
