@@ -416,6 +416,135 @@ def test_the_probability_of_improvement_where_all_treated_beat_all_controls() ->
     assert low < 0.2
 
 
+# --- The ratio of times
+
+
+HOURS = st.lists(st.integers(1, 400).map(float), min_size=2, max_size=7)
+
+
+def edges(strata: list[tuple[Sample, Sample]]) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct finite ratios of the strata, and factors on each side of each."""
+    at = np.unique([x / y for treated, control in strata for x in treated for y in control if x < INF > y])
+    return at, np.concatenate([at / (1 + 1e-6), at * (1 + 1e-6)])
+
+
+@settings(max_examples=60)
+@given(HOURS, HOURS, st.sampled_from([0.8, 0.9, 0.95]))
+def test_the_time_ratio_s_interval_is_what_the_exact_test_does_not_refuse(
+    treated: Sample, control: Sample, confidence: float
+) -> None:
+    """Factor by factor, on each side of each ratio; ratios all differ, so that no times are equal under any factor."""
+    assume(len({x / y for x in treated for y in control}) == len(treated) * len(control))
+    assume(len(set(treated)) == len(treated) and len(set(control)) == len(control))
+    value, low, high = stats.time_ratio([(treated, control)], confidence)
+    for factor in edges([(treated, control)])[1]:
+        p = scipy_stats.mannwhitneyu(np.divide(treated, factor), control, method="exact").pvalue
+        assert (low <= factor <= high) == (p > 1 - confidence + 1e-9), factor
+    assert low <= value <= high
+
+
+def rank_test_p(strata: list[tuple[Sample, Sample]], factor: float) -> float:
+    """Two-sided p of the summed U of treated / factor against controls: over every way to deal out ranks."""
+    doubled = []
+    for treated, control in strata:
+        pooled = [x / factor for x in treated] + list(control)
+        n, ways = len(treated), []
+        for chosen in itertools.combinations(range(len(pooled)), n):
+            others = [pooled[i] for i in range(len(pooled)) if i not in chosen]
+            ways.append(sum(int(pooled[i] > y) + int(pooled[i] >= y) for i in chosen for y in others))
+        doubled.append(ways)
+    totals = [sum(way) for way in itertools.product(*doubled)]
+    observed = sum(ways[0] for ways in doubled)
+    low = sum(total <= observed for total in totals)
+    high = sum(total >= observed for total in totals)
+    return 2 * min(low, high) / len(totals)
+
+
+SOME_NEVER = st.lists(st.one_of(st.integers(1, 400).map(float), st.just(INF)), min_size=1, max_size=4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(strata_of(SOME_NEVER, most=2), st.sampled_from([0.7, 0.8, 0.9]))
+def test_with_runs_that_never_get_there_it_is_still_exact(
+    strata: list[tuple[Sample, Sample]], confidence: float
+) -> None:
+    assume(math.prod(math.comb(len(x) + len(y), len(x)) for x, y in strata) <= 1000)
+    finite = [([v for v in x if v < INF], [v for v in y if v < INF]) for x, y in strata]
+    assume(all(len(set(side)) == len(side) for stratum in finite for side in stratum))
+    at, beside = edges(strata)
+    assume(len(at) == sum(len(x) * len(y) for x, y in finite))
+    _, low, high = stats.time_ratio(strata, confidence)
+    for factor in [*beside, 1e-9, 1e9]:
+        assert (low <= factor <= high) == (rank_test_p(strata, factor) > 1 - confidence + 1e-9), factor
+
+
+@settings(max_examples=60, deadline=None)
+@given(strata_of(TIED.map(lambda x: [v + 0.125 for v in x]), most=2), st.sampled_from([0.7, 0.8, 0.9]))
+def test_with_equal_times_it_is_cautious(strata: list[tuple[Sample, Sample]], confidence: float) -> None:
+    """It holds every factor that any way to tell equal times apart would let it hold."""
+    _, low, high = stats.time_ratio(strata, confidence)
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        told_apart = [tuple(np.multiply(side, np.exp(1e-9 * random.random(len(side)))) for side in s) for s in strata]
+        _, its_low, its_high = stats.time_ratio(told_apart, confidence)
+        assert low <= its_low * (1 + 1e-8)
+        assert high >= its_high * (1 - 1e-8)
+
+
+@given(strata_of(SOME_NEVER), st.floats(0.01, 100))
+def test_the_time_ratio_follows_its_times(strata: list[tuple[Sample, Sample]], factor: float) -> None:
+    value, low, high = before = stats.time_ratio(strata)
+    longer = [(np.multiply(factor, x), y) for x, y in strata]
+    assert stats.time_ratio(longer) == pytest.approx(tuple(factor * v for v in before), nan_ok=True, rel=1e-9, abs=0)
+    assert math.isnan(value) or low <= value <= high
+    upside_down = tuple(INF if v == 0 else 1 / v for v in (value, high, low))
+    assert stats.time_ratio(swapped(strata)) == pytest.approx(upside_down, nan_ok=True)
+
+
+def test_hollander_and_wolfe_s_permeability_constants() -> None:
+    """Nonparametric Statistical Methods, section 4: the shift between placentas of two ages, as the log of a ratio."""
+    term = [0.80, 0.83, 1.89, 1.04, 1.45, 1.38, 1.91, 1.64, 0.73, 1.46]
+    early = [1.15, 0.88, 0.90, 0.74, 1.21]
+    ours = stats.time_ratio([(np.exp(term), np.exp(early))])
+    shifts = np.sort(np.subtract.outer(term, early).ravel())
+    assert np.log(ours) == pytest.approx([0.305, shifts[8], shifts[50 - 9]])
+    assert np.log(ours.low) == pytest.approx(-0.15)
+    assert np.log(ours.high) == pytest.approx(0.76)
+
+
+def test_few_runs_have_no_interval_of_their_ratio() -> None:
+    def ratio(n: int, m: int, confidence: float = 0.95, cells: int = 1) -> stats.Estimate:
+        return stats.time_ratio([([2.0 + i / 100 for i in range(n)], [1.0] * m)] * cells, confidence)
+
+    for n, m in ((1, 1), (2, 2), (3, 3), (1, 30), (2, 6)):
+        assert ratio(n, m)[1:] == (0, INF)
+    for n, m in ((4, 4), (3, 5), (2, 8), (1, 39)):
+        assert ratio(n, m).low == 2
+    assert ratio(3, 3, 0.9)[1:] == (2, 2.02)  # just 90 %: 1 of 20 ways on each side
+    assert ratio(3, 3, cells=2).low == 2
+    assert ratio(1, 1, cells=8).low == 2
+
+
+def test_times_of_runs_that_never_get_there() -> None:
+    some = [10.0, 20.0, 30.0, 40.0]
+    never = [INF] * 4
+    value, low, high = stats.time_ratio([(never, never)])
+    assert math.isnan(value)
+    assert (low, high) == (0, INF)
+    assert stats.time_ratio([(never, some)]) == (INF, INF, INF)
+    assert stats.time_ratio([(some, never)]) == (0, 0, 0)
+    assert stats.time_ratio([(never[:3], some[:3])]) == (INF, 0, INF)
+    # A cell where nobody gets there says nothing of the factor, in favour of none.
+    known = ([20.0, 25.0, 33.0, 47.0, 61.0], [10.0, 12.0, 17.0, 19.0, 23.0])
+    assert stats.time_ratio([known, (never, never)])[1:] == stats.time_ratio([known])[1:]
+
+
+def test_no_time_is_nothing_or_unknown() -> None:
+    for bad in (0.0, -1.0, NAN):
+        with pytest.raises(AssertionError):
+            stats.time_ratio([([1.0, bad], [1.0, 2.0])])
+
+
 # --- The spread between seeds
 
 

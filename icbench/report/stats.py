@@ -235,38 +235,57 @@ def time_ratio(strata: Strata, confidence: float = 0.95) -> Estimate:
     """By what factor treated runs need another time than controls, where infinity means never.
 
     The median of all ratios treated / control within strata, and the factors that a rank test (Mann and Whitney's,
-    summed over strata) does not refuse: Hodges and Lehmann 1963, for ratios. Exact without ties and otherwise
-    cautious. Of two runs that both never get there, neither counts as the faster. From 0 to infinity where there are
-    too few runs for an interval, as with three against three.
+    summed over strata) does not refuse: Hodges and Lehmann 1963, for ratios. Of two runs that both never get there,
+    neither counts as the faster; the test is exact given how many never do, and cautious where times are equal. From 0
+    to infinity where there are too few runs for an interval, as with three against three. NaN where the median lies
+    between 0 and infinity, as where no run gets there.
     """
     ratios: list[Floats] = []
+    sizes = []
     for x, y in _arrays(strata):
+        assert (x > 0).all()
+        assert (y > 0).all()
         both = np.isinf(x[:, None]) & np.isinf(y)
         with np.errstate(invalid="ignore"):
             each = x[:, None] / y
         # Every ratio twice, so that what never ends on both sides can be one that is lower and one that is higher.
         ratios += [np.where(both, 0, each).ravel(), np.where(both, np.inf, each).ravel()]
+        sizes.append((len(x), len(y), int(np.isinf(x).sum() + np.isinf(y).sum())))
     ordered = np.sort(np.concatenate(ratios))
-    pairs = len(ordered) // 2
-    sizes = tuple(sorted((len(x), len(y)) for x, y in _arrays(strata)))
-    outside = _least_ranks(sizes, confidence)
-    low, high = (ordered[2 * outside - 2], ordered[2 * (pairs - outside) + 1]) if outside else (0.0, math.inf)
+    few, many = _refused(tuple(sorted(sizes)), confidence)
+    low, high = ordered[many - 1] if many else 0.0, ordered[-few] if few else math.inf
     return Estimate(_middle(ordered), float(low), float(high))
 
 
 def _middle(ordered: Floats) -> float:
-    """The median by geometric mean, infinite if the upper of the two middle values is."""
+    """The median by geometric mean, infinite if the upper of the two middle values is, NaN if the lower is 0 then."""
     low, high = float(ordered[(len(ordered) - 1) // 2]), float(ordered[len(ordered) // 2])
-    return high if low == high or math.isinf(high) else math.sqrt(low * high)
+    if math.isinf(high):
+        return math.nan if low == 0 else high
+    return high if low == high else math.sqrt(low * high)
 
 
 @cache
-def _least_ranks(sizes: tuple[tuple[int, int], ...], confidence: float) -> int:
-    """The largest c such that the summed U of these strata is below c with a chance of at most half the level."""
+def _refused(sizes: tuple[tuple[int, int, int], ...], confidence: float) -> tuple[int, int]:
+    """How many values of these strata's summed 2 U, from its least and its largest, have half the level at most."""
     chances = np.ones(1)
-    for n, m in sizes:
-        chances = np.convolve(chances, _rank_sums(n, m))
-    return int(np.searchsorted(np.cumsum(chances), (1 - confidence) / 2, side="right"))
+    for n, m, never in sizes:
+        chances = np.convolve(chances, _doubled_rank_sums(n, m, never))
+    half = (1 - confidence) / 2 * (1 + 1e-9)  # a chance that is just half the level is refused, in spite of rounding
+    few, many = (np.searchsorted(np.cumsum(tail), half, side="right") for tail in (chances, chances[::-1]))
+    return int(few), int(many)
+
+
+def _doubled_rank_sums(n: int, m: int, never: int) -> Floats:
+    """(2 n m + 1,): the distribution of 2 U where so many of the n + m are tied as the largest, the others not."""
+    chances = np.zeros(2 * n * m + 1)
+    for first in range(max(0, never - m), min(n, never) + 1):
+        second = never - first
+        chance = math.comb(n, first) * math.comb(m, second) / math.comb(n + m, never)
+        lowest = 2 * first * (m - second) + first * second
+        others = _rank_sums(n - first, m - second)
+        chances[lowest : lowest + 2 * len(others) : 2] += chance * others
+    return chances
 
 
 @cache
