@@ -5,12 +5,13 @@ from statistics import median
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from icbench.report import metrics
 
+some = settings(max_examples=60, deadline=None)
 Curves = np.ndarray
 NAN = math.nan
 INF = math.inf
@@ -40,6 +41,7 @@ def naive_epochs_to(target: float, curve: Curves) -> float:
     return INF
 
 
+@some
 @given(curves_that_may_end_early(), st.one_of(ACCURACIES, st.just(NAN)))
 def test_epochs_to(curves: Curves, target: float) -> None:
     assert metrics.epochs_to(target, curves).tolist() == [naive_epochs_to(target, run) for run in curves]
@@ -54,6 +56,7 @@ def test_epochs_to_a_target() -> None:
     assert metrics.epochs_to(0.5, np.empty((3, 0))).tolist() == [INF] * 3
 
 
+@some
 @given(curves_that_may_end_early(), ACCURACIES, ACCURACIES)
 def test_a_higher_target_is_reached_no_sooner(curves: Curves, one: float, other: float) -> None:
     low, high = sorted([one, other])
@@ -68,6 +71,7 @@ def test_seconds_to() -> None:
     assert metrics.seconds_to([INF, INF], np.empty((2, 0))).tolist() == [INF, INF]
 
 
+@some
 @given(CURVES, ACCURACIES)
 def test_seconds_of_one_second_an_epoch_are_epochs(curves: Curves, target: float) -> None:
     epochs = metrics.epochs_to(target, curves)
@@ -100,6 +104,7 @@ def naive_area(curve: Curves) -> float:
     return total / len(curve)
 
 
+@some
 @given(curves_that_may_end_early())
 def test_area(curves: Curves) -> None:
     assert metrics.area(curves) == pytest.approx([naive_area(run) for run in curves])
@@ -118,6 +123,7 @@ def test_the_area_of_a_run_without_a_first_epoch_is_none() -> None:
 # --- How steadily
 
 
+@some
 @given(CURVES)
 def test_detrended_deviation_is_that_about_polyfit_s_line(curves: Curves) -> None:
     epochs = curves.shape[1]
@@ -131,6 +137,7 @@ def test_detrended_deviation_is_that_about_polyfit_s_line(curves: Curves) -> Non
     assert metrics.detrended_deviation(curves) == pytest.approx(expected, abs=1e-12)
 
 
+@some
 @given(CURVES.filter(lambda curves: curves.shape[1] >= 3), st.floats(-1, 1), st.floats(-1, 1))
 def test_no_line_changes_the_detrended_deviation(curves: Curves, height: float, slope: float) -> None:
     line = height + slope * np.arange(curves.shape[1])
@@ -148,6 +155,7 @@ def naive_drawdown(curve: Curves) -> float:
     return max(curve[i] - curve[j] for i in range(len(curve)) for j in range(i, len(curve)))
 
 
+@some
 @given(CURVES)
 def test_maximum_drawdown(curves: Curves) -> None:
     assert metrics.maximum_drawdown(curves) == pytest.approx([naive_drawdown(run) for run in curves])
@@ -167,6 +175,7 @@ def naive_spikes(curve: Curves) -> float:
     return sum(d < -3 * mad for d in below) / len(below)
 
 
+@some
 @given(CURVES)
 def test_spike_fraction(curves: Curves) -> None:
     ours = metrics.spike_fraction(curves)
@@ -196,6 +205,7 @@ def test_the_spikes_of_normal_noise() -> None:
     assert metrics.spike_fraction(noise).mean() == pytest.approx(0.045, abs=0.005)
 
 
+@some
 @given(CURVES.filter(lambda curves: curves.shape[1] >= 3))
 def test_a_diverged_run_has_no_figure_of_stability_and_the_others_keep_theirs(curves: Curves) -> None:
     ended = curves.copy()
@@ -239,12 +249,14 @@ def naive_profile(times: Curves, contestant: int, ratio: float) -> float:
     return done / times.shape[1]
 
 
+@some
 @given(TIMES, st.lists(st.sampled_from([1, 1.5, 2, 3, 4, 9]), min_size=1, max_size=4))
 def test_performance_profile(times: Curves, ratios: list[float]) -> None:
     expected = [[naive_profile(times, c, ratio) for ratio in ratios] for c in range(len(times))]
     assert metrics.performance_profile(times, ratios).tolist() == expected
 
 
+@some
 @given(TIMES)
 def test_profile_score_is_the_area_under_the_profile(times: Curves) -> None:
     """By the midpoint rule on a fine grid, wrong by at most half a step for each workload."""
@@ -254,6 +266,7 @@ def test_profile_score_is_the_area_under_the_profile(times: Curves) -> None:
     assert metrics.profile_score(times) == pytest.approx(area, abs=1 / steps)
 
 
+@some
 @given(TIMES, st.floats(0.1, 10))
 def test_profiles_know_no_unit(times: Curves, unit: float) -> None:
     assert metrics.profile_score(times * unit) == pytest.approx(metrics.profile_score(times))

@@ -12,6 +12,7 @@ from scipy import stats as scipy_stats
 from icbench.report import stats
 from icbench.report.power import detectable, power, seeds_needed
 
+some = settings(max_examples=40, deadline=None)
 DIFFERENCES = st.floats(0.01, 50)
 SEEDS = st.integers(2, 40)
 CELLS = st.sampled_from([1, 2, 8])
@@ -31,7 +32,7 @@ def integrated(difference: float, deviation: float, seeds: int, cells: int = 1, 
     return float(integrate.quad(given_the_deviation, 0, spread.isf(1e-12), limit=400)[0])
 
 
-@settings(max_examples=25, deadline=None)
+@some
 @given(st.floats(0.01, 5), st.integers(2, 12), CELLS, TESTS)
 def test_power_is_the_integral_over_estimated_deviations(difference: float, seeds: int, cells: int, tests: int) -> None:
     assert power(difference, 1, seeds, cells, tests) == pytest.approx(
@@ -73,6 +74,7 @@ def test_welch_s_test_finds_hardly_fewer() -> None:
     assert power(2, 1, 6) - 0.02 - 4 * math.sqrt(0.11 / 3000) < found < power(2, 1, 6) + 4 * math.sqrt(0.11 / 3000)
 
 
+@some
 @given(DIFFERENCES, SEEDS, CELLS, TESTS, st.floats(0.001, 1000))
 def test_power_grows(difference: float, seeds: int, cells: int, tests: int, unit: float) -> None:
     here = power(difference, 1, seeds, cells, tests)
@@ -87,7 +89,7 @@ def test_power_grows(difference: float, seeds: int, cells: int, tests: int, unit
     assert power(-difference, 1, seeds, cells, tests) == here
 
 
-@settings(max_examples=40, deadline=None)
+@some
 @given(st.floats(0.2, 50), CELLS, TESTS, st.sampled_from([0.5, 0.8, 0.95]))
 def test_the_seeds_needed_are_the_fewest(difference: float, cells: int, tests: int, wanted: float) -> None:
     seeds = seeds_needed(difference, 1, cells, tests, wanted)
@@ -97,7 +99,7 @@ def test_the_seeds_needed_are_the_fewest(difference: float, cells: int, tests: i
     assert seeds_needed(-difference, 1, cells, tests, wanted) == seeds
 
 
-@settings(max_examples=40, deadline=None)
+@some
 @given(st.floats(1e-6, 100), st.integers(2, 60), CELLS, TESTS)
 def test_what_is_detectable_is_found_with_this_power(deviation: float, seeds: int, cells: int, tests: int) -> None:
     difference = detectable(deviation, seeds, cells, tests)
