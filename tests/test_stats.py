@@ -334,10 +334,17 @@ def test_holm_by_hand() -> None:
 @some
 @given(strata_of(SAMPLES))
 def test_the_interquartile_mean_is_that_of_the_middle_half(strata: list[tuple[Sample, Sample]]) -> None:
-    centred = sorted(v - sum(control) / len(control) for treated, control in strata for v in treated)
-    cut = len(centred) // 4
-    middle = centred[cut : len(centred) - cut]
-    assert stats.interquartile_mean(strata, draws=2).value == pytest.approx(sum(middle) / len(middle), abs=1e-12)
+    sides: list[list[float]] = [[], []]
+    for stratum in strata:
+        middle = sum(sum(side) / len(side) for side in stratum) / 2
+        for values, side in zip(sides, stratum, strict=True):
+            values += [value - middle for value in side]
+    means = []
+    for values in sides:
+        cut = len(values) // 4
+        kept = sorted(values)[cut : len(values) - cut]
+        means.append(sum(kept) / len(kept))
+    assert stats.interquartile_mean(strata, draws=2).value == pytest.approx(means[0] - means[1], abs=1e-12)
 
 
 @some
@@ -357,6 +364,26 @@ def test_an_outlier_moves_the_mean_and_not_the_interquartile_mean() -> None:
     assert stats.interquartile_mean([(diverged, controls)]).value == pytest.approx(
         stats.interquartile_mean([(fine, controls)]).value
     )
+
+
+def test_a_skew_that_both_sides_share_is_no_difference() -> None:
+    """Treated and controls of the same distribution: the mean of 400 values is 0, within four standard errors."""
+    random = np.random.default_rng(0)
+    values = [stats.interquartile_mean([*-random.exponential(size=(4, 2, 6))], draws=2).value for _ in range(400)]
+    assert np.mean(values) == pytest.approx(0, abs=4 * np.std(values) / math.sqrt(400))
+
+
+def test_the_interquartile_mean_of_effects_without_noise_is_that_of_the_effects() -> None:
+    effects = [0.0, 0.01, 0.02, 0.06]
+    strata = [([0.5 * i + effect] * 3, [0.5 * i] * 3) for i, effect in enumerate(effects)]
+    assert stats.interquartile_mean(strata).value == pytest.approx(0.015)
+
+
+@some
+@given(strata_of(SAMPLES))
+def test_swapped_sides_swap_the_interquartile_mean_s_sign(strata: list[tuple[Sample, Sample]]) -> None:
+    value = stats.interquartile_mean(strata, draws=2).value
+    assert stats.interquartile_mean(swapped(strata), draws=2).value == pytest.approx(-value, abs=1e-12)
 
 
 def test_three_seeds_interquartile_mean_is_their_mean_with_its_standard_error() -> None:
