@@ -1,63 +1,15 @@
-"""Statistics against SciPy and closed forms; the table of a sweep."""
+"""The table of a sweep."""
 
 import math
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats as scipy_stats
 
 from icbench import grid, results
 from icbench.report import evidence, stats
 from icbench.report.cells import CellRow, cell_rows
-from icbench.report.metrics import epochs_to
-
-SAMPLES = st.lists(st.floats(0, 1).map(lambda x: round(x, 6)), min_size=2, max_size=12).filter(
-    lambda x: len(set(x)) > 1
-)
-
-
-@given(SAMPLES)
-def test_the_mean_s_interval_is_scipy_s(values: list[float]) -> None:
-    ours = stats.mean(values)
-    low, high = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert ours.value == pytest.approx(np.mean(values))
-    assert ours[1:] == pytest.approx((low, high))
-
-
-@given(SAMPLES, SAMPLES, st.sampled_from([0.9, 0.95, 0.99]))
-def test_welch_s_interval_is_scipy_s(treated: list[float], control: list[float], confidence: float) -> None:
-    ours = stats.difference([(treated, control)], confidence)
-    test = scipy_stats.ttest_ind(treated, control, equal_var=False)
-    assert ours[1:3] == pytest.approx(test.confidence_interval(confidence))
-    assert ours.p == pytest.approx(test.pvalue)
-
-
-def test_too_few_values_have_no_interval() -> None:
-    assert stats.mean([0.5])[0] == 0.5
-    assert math.isnan(stats.mean([0.5]).half_width)
-    assert np.isnan(stats.difference([([0.5], [0.4, 0.3])])[1:]).all()
-    assert np.isnan(stats.difference([([0.5, 0.5], [0.4, 0.4])])[1:]).all()
-    assert stats.mean([0.5, 0.5]).half_width == 0
-
-
-def test_intervals_cover_what_they_say() -> None:
-    """95 % of 95 % intervals from 3 seeds hold the truth; of 4,000, the count is within four standard errors."""
-    random = np.random.default_rng(0)
-    covered = sum(e.low <= 0 <= e.high for e in (stats.mean(random.normal(size=3)) for _ in range(4000)))
-    assert covered / 4000 == pytest.approx(0.95, abs=4 * math.sqrt(0.95 * 0.05 / 4000))
-
-
-def test_epochs_to_a_target() -> None:
-    curve = [0.1, 0.5, 0.4, 0.6]
-    assert epochs_to([0, 0.5, 0.55, 0.6, 0.61], [curve] * 5).tolist() == [1, 2, 4, 4, math.inf]
-    assert epochs_to(0.1, []) == math.inf
-    assert epochs_to(0.1, [math.nan, 0.2]) == 2
-
 
 GRID = """
 recipe: digits

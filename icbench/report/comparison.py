@@ -102,6 +102,7 @@ def compare(evidence: Evidence, images: Mapping[str, bytes] | None = None) -> Co
     """
     every = contrasts(evidence.sweep)
     done = [c for c in every if evidence.rows[c.cell.cell_id] and evidence.rows[c.baseline.cell_id]]
+    compared = {c.cell.cell_id for c in done}
     pairing = _pairing(evidence, done)
     single = [_compare([contrast], evidence, pairing) for contrast in done]
     by_treatment: dict[str, list[Contrast]] = {}
@@ -112,7 +113,7 @@ def compare(evidence: Evidence, images: Mapping[str, bytes] | None = None) -> Co
     return Comparisons(
         single=tuple(replace(c, p_holm=p, images=b) for c, p, b in zip(single, _holm(single), bounds, strict=True)),
         pooled=tuple(replace(c, p_holm=p) for c, p in zip(pooled, _holm(pooled), strict=True)),
-        unfinished=tuple(contrast for contrast in every if contrast not in done),
+        unfinished=tuple(c for c in every if c.cell.cell_id not in compared),
         pairing=pairing,
         profiles=_profiles(by_treatment, evidence),
     )

@@ -24,6 +24,7 @@ from icbench.files import write_whole
 from icbench.report import metrics, stats
 from icbench.report.comparison import Comparisons
 from icbench.report.evidence import Evidence
+from icbench.report.metrics import Floats
 from icbench.report.published import SOURCES, Beside
 from icbench.report.stats import Estimate
 from icbench.report.treatments import Contrast, cell_in_words, contrasts
@@ -33,6 +34,8 @@ INK = "#2b2b2b"
 _PANELS = 12
 _LINES = 8
 _TITLE = 32
+# More runs than so many are not shown one by one.
+_DOTS = 600
 _ROWS = 40
 _POINTS = 100
 # No accuracy is above 100 %, whatever an interval says.
@@ -292,25 +295,35 @@ def stability(evidence: Evidence, found: Comparisons) -> Figures:
         grid = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, (measure, label) in zip(grid, shown.items(), strict=True):
             values = [100 * np.concatenate([evidence.of(i, measure) for i in cells]) for cells in ids]
-            if sum(map(len, values)) > _DOTS:
-                _spread_bars(axes, values)
-                values = []
-            rows = np.repeat(np.arange(len(names)), [len(v) for v in values])
-            sns.stripplot(
-                x=np.concatenate(values), y=rows, orient="h", ax=axes, color="C0", alpha=0.35, size=3,
-                native_scale=True, jitter=0.15, legend=False,
-            )  # fmt: skip
+            draw = _draw_runs if sum(map(len, values)) <= _DOTS else _draw_ranges
             for row, each in enumerate(values):
-                lasted = each[np.isfinite(each)]
-                if len(lasted):
-                    axes.plot([lasted.mean()] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.5)
+                draw(axes, row, each[np.isfinite(each)])
             axes.set_xlabel(label)
-            axes.set_ylabel("")
             axes.grid(axis="y", visible=False)
         grid[0].set_yticks(range(len(names)), names)
         grid[0].set_ylim(len(names) - 0.5, -0.5)
         figures["stability" + number] = figure
     return figures
+
+
+def _draw_runs(axes: Axes, row: int, values: Floats) -> None:
+    """Each value a dot, the mean a bar."""
+    heights = row + np.random.default_rng(row).uniform(-0.15, 0.15, len(values))
+    axes.plot(values, heights, "o", color="C0", alpha=0.35, markersize=3, markeredgewidth=0)
+    _draw_mean(axes, row, values)
+
+
+def _draw_ranges(axes: Axes, row: int, values: Floats) -> None:
+    """Of very many values the middle 90 % as a thin line, the middle half as a thick one, the mean a bar."""
+    if len(values):
+        for tail, width in ((5, 1), (25, 4)):
+            axes.plot(np.percentile(values, [tail, 100 - tail]), [row, row], color="C0", alpha=0.6, linewidth=width)
+    _draw_mean(axes, row, values)
+
+
+def _draw_mean(axes: Axes, row: int, values: Floats) -> None:
+    if len(values):
+        axes.plot([values.mean()] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.5)
 
 
 def profiles(found: Comparisons) -> Figures:

@@ -36,6 +36,8 @@ def seconds_to(epochs: ArrayLike, seconds: ArrayLike) -> Floats:
     """
     reached = np.asarray(epochs, dtype=float)
     elapsed = np.cumsum(np.asarray(seconds, dtype=float), axis=-1)
+    if elapsed.shape[-1] == 0:
+        return np.full(reached.shape, np.inf)
     last = np.where(np.isfinite(reached), reached, 1).astype(int) - 1
     return np.where(np.isfinite(reached), np.take_along_axis(elapsed, last[..., None], axis=-1)[..., 0], np.inf)
 
@@ -55,9 +57,12 @@ def area(accuracies: ArrayLike) -> Floats:
     """(...): the area under a learning curve as its mean height: the mean accuracy over the epochs.
 
     accuracies: (..., epochs), up to the first drop of the learning rate. A diverged run counts with the accuracy that
-    it ended with for all the epochs that it did not train.
+    it ended with for all the epochs that it did not train. NaN without a first epoch.
     """
-    return np.asarray(_carried_on(np.asarray(accuracies, dtype=float)).mean(axis=-1))
+    y = np.asarray(accuracies, dtype=float)
+    if y.shape[-1] == 0:
+        return np.full(y.shape[:-1], np.nan)
+    return np.asarray(_carried_on(y).mean(axis=-1))
 
 
 def _carried_on(accuracies: Floats) -> Floats:
@@ -97,7 +102,8 @@ def spike_fraction(accuracies: ArrayLike) -> Floats:
     """(...): the fraction of epochs more than 3 MAD below the running median of 9 epochs (fewer at the ends).
 
     accuracies: (..., epochs). MAD: the median absolute deviation from the running median, not scaled: of normal noise
-    some 2 % lie below. NaN for less than nine epochs, or where one is missing.
+    some 4.5 % lie below in 40 epochs, since the median runs through it. NaN for less than nine epochs, or where one is
+    missing.
     """
     y = np.asarray(accuracies, dtype=float)
     if y.shape[-1] < _MEDIAN_EPOCHS:
@@ -117,8 +123,8 @@ def _windows(padded: Floats) -> Floats:
 def performance_profile(times: ArrayLike, ratios: ArrayLike) -> Floats:
     """(contestants, len(ratios)): the fraction of workloads that each does within so many times the fastest's time.
 
-    times: (contestants, workloads), infinite where the target is never reached. ratios: from 1 up. Of a workload that
-    nobody does, all have none. Dolan and More 2002; Dahl et al. 2023 (AlgoPerf), section 4.2.
+    times: (contestants, workloads), above 0, infinite where the target is never reached. ratios: from 1 up. Of a
+    workload that nobody does, all have none. Dolan and More 2002; Dahl et al. 2023 (AlgoPerf), section 4.2.
     """
     return np.asarray((_to_fastest(times)[:, :, None] <= np.asarray(ratios, dtype=float)).mean(axis=1))
 
@@ -135,5 +141,7 @@ def profile_score(times: ArrayLike) -> Floats:
 def _to_fastest(times: ArrayLike) -> Floats:
     t = np.asarray(times, dtype=float)
     assert t.ndim == 2
+    assert t.size
+    assert (t > 0).all()
     fastest = t.min(axis=0)
     return np.where(np.isfinite(t), t / np.where(np.isfinite(fastest), fastest, 1), np.inf)

@@ -13,24 +13,26 @@ from scipy.stats import nct, t
 def power(
     difference: float, deviation: float, seeds: int, cells: int = 1, tests: int = 1, level: float = 0.05
 ) -> float:
-    """The chance to find a difference of means, in the unit of the standard deviation between seeds.
+    """The chance to find a difference of means, and in its direction, at a standard deviation between seeds.
 
     seeds: of each side of each cell, from 2 up. cells: how many the difference is averaged over. tests: how many are
     made, and corrected for. Cohen 1988, chapter 2, by the non-central t distribution.
     """
+    if deviation == 0:
+        return float(difference != 0)
     freedom = 2 * cells * (seeds - 1)
-    shift = difference / deviation * math.sqrt(seeds * cells / 2)
+    shift = abs(difference) / deviation * math.sqrt(seeds * cells / 2)
     critical = t.isf(level / tests / 2, freedom)
-    # SciPy's far tail on the other side comes out as NaN, and is nothing.
     return float(nct.sf(critical, freedom, shift))
 
 
 def seeds_needed(
     difference: float, deviation: float, cells: int = 1, tests: int = 1, wanted: float = 0.8, most: int = 1_000
 ) -> int | None:
-    """The fewest seeds, from 2 up, of each side of each cell that find `difference` with power `wanted`; None: > `most`."""
-    if deviation == 0:
-        return 2
+    """The fewest seeds of each side of each cell, from 2 up, that find `difference` with power `wanted`.
+
+    None: more than `most`.
+    """
     low, high = 1, 2
     while power(difference, deviation, high, cells, tests) < wanted:
         if high >= most:
@@ -43,7 +45,10 @@ def seeds_needed(
 
 
 def detectable(deviation: float, seeds: int, cells: int = 1, tests: int = 1, wanted: float = 0.8) -> float:
-    """The smallest difference that is found with this power; NaN for less than two seeds."""
+    """The smallest difference that is found with power `wanted`; NaN for less than two seeds."""
     if seeds < 2:
         return math.nan
-    return float(brentq(lambda d: power(d * deviation, deviation, seeds, cells, tests) - wanted, 1e-6, 1e3)) * deviation
+    high = 1.0
+    while power(high, 1, seeds, cells, tests) < wanted:
+        high *= 2
+    return float(brentq(lambda d: power(d, 1, seeds, cells, tests) - wanted, 0, high)) * deviation

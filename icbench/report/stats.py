@@ -8,14 +8,12 @@ an interval, and p, are NaN. How often the intervals cover the truth is measured
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats as scipy_stats
-from scipy.optimize import brentq
 from scipy.special import ndtri, stdtr, stdtrit
 
 Floats = NDArray[np.float64]
@@ -23,6 +21,8 @@ Strata = Sequence[tuple[ArrayLike, ArrayLike]]
 
 _DRAWS = 9_999
 _TRIM = 0.25
+# Values that differ by less, relative to the largest, are equal: 0.9 - 0.8 is not 0.8 - 0.7 in floating point.
+_ROUNDING = 1e-12
 
 
 class Estimate(NamedTuple):
@@ -52,25 +52,29 @@ class Tested(NamedTuple):
 
 
 def mean(values: ArrayLike, confidence: float = 0.95) -> Estimate:
-    """The mean of (n,) values with its t-interval, n - 1 degrees of freedom. No interval for n = 1."""
+    """The mean of (n,) values with its t-interval, n - 1 degrees of freedom.
+
+    No interval for n = 1; one of no width where all values are equal.
+    """
     x = np.asarray(values, dtype=float)
     assert x.ndim == 1
     value = float(x.mean())
     if len(x) < 2:
         return Estimate(value, math.nan, math.nan)
-    return _around(value, float(x.var(ddof=1)) / len(x), len(x) - 1, confidence).estimate
+    return _around(value, _variance(x, _magnitude(x)) / len(x), len(x) - 1, confidence).estimate
 
 
 def difference(strata: Strata, confidence: float = 0.95) -> Tested:
     """mean(treated) - mean(control), averaged over the strata, by Student's t with variances of each side's own.
 
     Of one stratum it is Welch's interval and test (Welch 1947, Biometrika 34); of several the variances of the means
-    add up, with Satterthwaite's degrees of freedom. No interval where a side has one value, or where none varies at all.
+    add up, with Satterthwaite's degrees of freedom. No interval where a side has one value, or where none varies at
+    all.
     """
     means, parts = [], []
     for x, y in _arrays(strata):
         means.append(float(x.mean() - y.mean()))
-        parts += [(float(z.var(ddof=1)) / len(z), len(z) - 1) if len(z) > 1 else (math.nan, 0) for z in (x, y)]
+        parts += [(_variance(z, _magnitude(z)) / len(z), len(z) - 1) for z in (x, y)]
     return _satterthwaite(means, parts, confidence)
 
 
@@ -79,9 +83,9 @@ def paired_difference(strata: Strata, confidence: float = 0.95) -> Tested:
 
     It is the narrower one only where seeds that do well on one side do so on the other: see `seed_correlation`.
     """
-    pairs = [x - y for x, y in _arrays(strata)]
-    parts = [(float(d.var(ddof=1)) / len(d), len(d) - 1) if len(d) > 1 else (math.nan, 0) for d in pairs]
-    return _satterthwaite([float(d.mean()) for d in pairs], parts, confidence)
+    pairs = _pairs(strata)
+    parts = [(_variance(x - y, _magnitude(x, y)) / len(x), len(x) - 1) for x, y in pairs]
+    return _satterthwaite([float((x - y).mean()) for x, y in pairs], parts, confidence)
 
 
 def _satterthwaite(means: list[float], parts: list[tuple[float, int]], confidence: float) -> Tested:
@@ -107,8 +111,10 @@ def seed_correlation(strata: Strata) -> tuple[float, float]:
     Each stratum's own means are taken out; the degrees of freedom are those of what is left. (NaN, NaN) where too
     little is left.
     """
-    centred = [(x - x.mean(), y - y.mean()) for x, y in _arrays(strata)]
-    xs, ys = (np.concatenate(side) if centred else np.empty(0) for side in zip(*centred, strict=True))
+    centred = [
+        tuple(z - z.mean() if _variance(z, _magnitude(z)) > 0 else 0 * z for z in pair) for pair in _pairs(strata)
+    ]
+    xs, ys = (np.concatenate(side) for side in zip(*centred, strict=True))
     freedom = sum(len(x) - 1 for x, _ in centred) - 1
     norm = math.sqrt(float(xs @ xs) * float(ys @ ys))
     if freedom < 1 or norm == 0:
@@ -122,24 +128,35 @@ def seed_correlation(strata: Strata) -> tuple[float, float]:
 def permutation_p(strata: Strata, seed: int = 0) -> float:
     """Two-sided p of the mean difference of means, among those with the values of each stratum dealt out anew.
 
-    Exact where there are at most 9,999 ways to deal; else by so many random ones, (1 + as extreme) / (1 + 9,999), so
-    that the same values give the same p. Phipson and Smyth 2010. 1 where all values are equal.
+    Ways that differ by rounding alone are as extreme. Exact where there are at most 9,999 ways to deal; else by so many
+    random ones, (1 + as extreme) / (1 + 9,999), so that the same values give the same p. Phipson and Smyth 2010. 1
+    where all values are equal.
     """
     arrays = _arrays(strata)
     sums = [np.concatenate([x, y]) for x, y in arrays]
-    observed = sum(float(x.mean() - y.mean()) for x, y in arrays)
+    observed = abs(sum(float(x.mean() - y.mean()) for x, y in arrays))
+    as_extreme = observed - _ROUNDING * sum(map(_magnitude, sums))
     if math.prod(math.comb(len(x) + len(y), len(x)) for x, y in arrays) <= _DRAWS:
         dealt = np.zeros(1)
         for (x, y), pooled in zip(arrays, sums, strict=True):
             dealt = np.add.outer(dealt, _all_differences(pooled, len(x), len(y))).ravel()
-        return float((np.abs(dealt) >= abs(observed) - 1e-12).mean())
-    random = np.random.default_rng(seed)
+        return float((np.abs(dealt) >= as_extreme).mean())
     dealt = np.zeros(_DRAWS)
-    for (x, y), pooled in zip(arrays, sums, strict=True):
-        order = random.random((_DRAWS, len(pooled))).argsort(axis=1)[:, : len(x)]
-        first = pooled[order].sum(axis=1)
+    for index, ((x, y), pooled) in enumerate(zip(arrays, sums, strict=True)):
+        first = _deals(len(x), len(y), index, seed) @ pooled
         dealt += first / len(x) - (pooled.sum() - first) / len(y)
-    return (1 + int((np.abs(dealt) >= abs(observed) - 1e-12).sum())) / (1 + _DRAWS)
+    return (1 + int((np.abs(dealt) >= as_extreme).sum())) / (1 + _DRAWS)
+
+
+# Treatments have strata of the same sizes, and to draw takes far longer than to deal.
+@lru_cache(maxsize=64)
+def _deals(n: int, m: int, index: int, seed: int) -> Floats:
+    """(draws, n + m): 1 for each value that goes to the first n, another draw for each index."""
+    random = np.random.default_rng([seed, index])
+    order = random.random((_DRAWS, n + m)).argsort(axis=1)[:, :n]
+    deals = np.zeros((_DRAWS, n + m))
+    np.put_along_axis(deals, order, 1, axis=1)
+    return deals
 
 
 def _all_differences(pooled: Floats, n: int, m: int) -> Floats:
@@ -158,26 +175,38 @@ def holm(p_values: ArrayLike) -> Floats:
     return adjusted
 
 
-def interquartile_mean(strata: Strata, confidence: float = 0.95, draws: int = 2_000, seed: int = 0) -> Estimate:
-    """The mean of the middle half of all treated values, each less the mean of its stratum's controls.
+def interquartile_mean(strata: Strata, confidence: float = 0.95, draws: int = 1_000, seed: int = 0) -> Estimate:
+    """The mean of the middle half of all treated values, less that of all controls.
 
-    Agarwal et al. 2021 (rliable), section 4.3. The interval: Student's t times the bootstrap's standard error, where
-    each stratum's sides are drawn anew with deviations widened by sqrt(n / (n - 1)); their own percentile interval covers
-    74 % of the time with three seeds.
+    Each value is taken from the middle between its stratum's two means; the mean of one side alone would turn the skew
+    of a distribution that both sides share into a difference. Agarwal et al. 2021 (rliable), section 4.3. The interval:
+    Student's t times the bootstrap's standard error, where each stratum's sides are drawn anew with deviations widened
+    by sqrt(n / (n - 1)); their own percentile interval covers 74 % of the time with three seeds. No interval where a
+    side has one value, or where none varies at all.
     """
     arrays = _arrays(strata)
-    value = float(scipy_stats.trim_mean(np.concatenate([x - y.mean() for x, y in arrays]), _TRIM))
+    value = float(_middle_halves(arrays))
     freedom = sum(len(x) + len(y) - 2 for x, y in arrays)
     if any(min(len(x), len(y)) < 2 for x, y in arrays):
         return Estimate(value, math.nan, math.nan)
     random = np.random.default_rng(seed)
-    drawn = np.concatenate(
-        [_drawn(x, draws, random) - _drawn(y, draws, random).mean(axis=1, keepdims=True) for x, y in arrays], axis=1
-    )
-    error = float(np.std(scipy_stats.trim_mean(drawn, _TRIM, axis=1), ddof=1))
-    if error == 0:
+    drawn = _middle_halves([(_drawn(x, draws, random), _drawn(y, draws, random)) for x, y in arrays])
+    error = float(np.std(drawn, ddof=1))
+    if error <= _ROUNDING * _magnitude(*(z for pair in arrays for z in pair)):
         return Estimate(value, math.nan, math.nan)
     return _around(value, error**2, freedom, confidence).estimate
+
+
+def _middle_halves(arrays: list[tuple[Floats, Floats]]) -> Floats:
+    """(...): the interquartile mean of the treated less that of the controls, for strata of (..., n) and (..., m)."""
+    from scipy.stats import trim_mean  # not with the module: it takes as long as all else that a sweep's table needs
+
+    middles = [(x.mean(axis=-1, keepdims=True) + y.mean(axis=-1, keepdims=True)) / 2 for x, y in arrays]
+    treated, control = (
+        np.concatenate([pair[side] - middle for pair, middle in zip(arrays, middles, strict=True)], axis=-1)
+        for side in (0, 1)
+    )
+    return np.asarray(trim_mean(treated, _TRIM, axis=-1) - trim_mean(control, _TRIM, axis=-1), dtype=float)
 
 
 def _drawn(values: Floats, draws: int, random: np.random.Generator) -> Floats:
@@ -195,61 +224,88 @@ def probability_of_improvement(strata: Strata, confidence: float = 0.95) -> Esti
     arrays = _arrays(strata)
     wins = [float(((x[:, None] > y).mean() + (x[:, None] >= y).mean()) / 2) for x, y in arrays]
     value = float(np.mean(wins))
+    sizes = [(len(x), len(y)) for x, y in arrays]
     z = float(ndtri((1 + confidence) / 2))
+    return Estimate(value, _least_chance(value, sizes, z), 1 - _least_chance(1 - value, sizes, z))
 
-    def variance(theta: float) -> float:
-        total = 0.0
-        for x, y in arrays:
-            n, m = len(x), len(y)
-            others = (n + m) / 2 - 1
-            spread = 1 + others * ((1 - theta) / (2 - theta) + theta / (1 + theta))
-            total += theta * (1 - theta) * spread / (n * m)
-        return total / len(arrays) ** 2
+
+def _least_chance(value: float, sizes: list[tuple[int, int]], z: float) -> float:
+    """The smallest theta of which `value` lies within z standard errors."""
+    from scipy.optimize import brentq
+
+    def variance_over_theta_and_rest(theta: float) -> float:
+        """The variance of the mean U / (n m), over theta (1 - theta)."""
+        more = (1 - theta) / (2 - theta) + theta / (1 + theta)
+        return sum((1 + ((n + m) / 2 - 1) * more) / (n * m) for n, m in sizes) / len(sizes) ** 2
 
     def excess(theta: float) -> float:
-        return (value - theta) ** 2 - z * z * variance(theta)
+        variance = theta * (1 - theta) * variance_over_theta_and_rest(theta)
+        return (value - theta) ** 2 - z * z * variance
 
-    low = 0.0 if value == 0 else float(brentq(excess, 0, value))
-    high = 1.0 if value == 1 else float(brentq(excess, value, 1))
-    return Estimate(value, low, high)
+    def excess_over_rest(theta: float) -> float:
+        """For the value 1: without the factor 1 - theta, whose zero is no bound."""
+        return 1 - theta - z * z * theta * variance_over_theta_and_rest(theta)
+
+    if value == 0:
+        return 0.0
+    return float(brentq(excess_over_rest if value == 1 else excess, 0, value))
 
 
 def time_ratio(strata: Strata, confidence: float = 0.95) -> Estimate:
     """By what factor treated runs need another time than controls, where infinity means never.
 
     The median of all ratios treated / control within strata, and the factors that a rank test (Mann and Whitney's,
-    summed over strata) does not refuse: Hodges and Lehmann 1963, for ratios. Exact without ties and otherwise
-    cautious. Of two runs that both never get there, neither counts as the faster. From 0 to infinity where there are
-    too few runs for an interval, as with three against three.
+    summed over strata) does not refuse: Hodges and Lehmann 1963, for ratios. Of two runs that both never get there,
+    neither counts as the faster; the test is exact given how many never do, and cautious where times are equal. From 0
+    to infinity where there are too few runs for an interval, as with three against three. NaN where the median lies
+    between 0 and infinity, as where no run gets there.
     """
     ratios: list[Floats] = []
+    sizes = []
     for x, y in _arrays(strata):
+        assert (x > 0).all()
+        assert (y > 0).all()
         both = np.isinf(x[:, None]) & np.isinf(y)
         with np.errstate(invalid="ignore"):
             each = x[:, None] / y
         # Every ratio twice, so that what never ends on both sides can be one that is lower and one that is higher.
         ratios += [np.where(both, 0, each).ravel(), np.where(both, np.inf, each).ravel()]
+        sizes.append((len(x), len(y), int(np.isinf(x).sum() + np.isinf(y).sum())))
     ordered = np.sort(np.concatenate(ratios))
-    pairs = len(ordered) // 2
-    sizes = tuple(sorted((len(x), len(y)) for x, y in _arrays(strata)))
-    outside = _least_ranks(sizes, confidence)
-    low, high = (ordered[2 * outside - 2], ordered[2 * (pairs - outside) + 1]) if outside else (0.0, math.inf)
+    few, many = _refused(tuple(sorted(sizes)), confidence)
+    low, high = ordered[many - 1] if many else 0.0, ordered[-few] if few else math.inf
     return Estimate(_middle(ordered), float(low), float(high))
 
 
 def _middle(ordered: Floats) -> float:
-    """The median by geometric mean, infinite if the upper of the two middle values is."""
+    """The median by geometric mean, infinite if the upper of the two middle values is, NaN if the lower is 0 then."""
     low, high = float(ordered[(len(ordered) - 1) // 2]), float(ordered[len(ordered) // 2])
-    return high if low == high or math.isinf(high) else math.sqrt(low * high)
+    if math.isinf(high):
+        return math.nan if low == 0 else high
+    return high if low == high else math.sqrt(low * high)
 
 
 @cache
-def _least_ranks(sizes: tuple[tuple[int, int], ...], confidence: float) -> int:
-    """The largest c such that the summed U of these strata is below c with a chance of at most half the level."""
+def _refused(sizes: tuple[tuple[int, int, int], ...], confidence: float) -> tuple[int, int]:
+    """How many values of these strata's summed 2 U, from its least and its largest, have half the level at most."""
     chances = np.ones(1)
-    for n, m in sizes:
-        chances = np.convolve(chances, _rank_sums(n, m))
-    return int(np.searchsorted(np.cumsum(chances), (1 - confidence) / 2, side="right"))
+    for n, m, never in sizes:
+        chances = np.convolve(chances, _doubled_rank_sums(n, m, never))
+    half = (1 - confidence) / 2 * (1 + 1e-9)  # a chance that is just half the level is refused, in spite of rounding
+    few, many = (np.searchsorted(np.cumsum(tail), half, side="right") for tail in (chances, chances[::-1]))
+    return int(few), int(many)
+
+
+def _doubled_rank_sums(n: int, m: int, never: int) -> Floats:
+    """(2 n m + 1,): the distribution of 2 U where so many of the n + m are tied as the largest, the others not."""
+    chances = np.zeros(2 * n * m + 1)
+    for first in range(max(0, never - m), min(n, never) + 1):
+        second = never - first
+        chance = math.comb(n, first) * math.comb(m, second) / math.comb(n + m, never)
+        lowest = 2 * first * (m - second) + first * second
+        others = _rank_sums(n - first, m - second)
+        chances[lowest : lowest + 2 * len(others) : 2] += chance * others
+    return chances
 
 
 @cache
@@ -270,24 +326,28 @@ def spread_ratio(strata: Strata) -> tuple[float, float]:
     """The standard deviation between treated seeds over that between controls, and Brown and Forsythe's two-sided p.
 
     Variances are averaged over strata. Of one stratum p is that of Levene's test about medians (Brown and Forsythe
-    1974); of several, of their averaged contrast of absolute deviations.
+    1974); of several, of their averaged contrast of absolute deviations. No p where a side has less than three values:
+    two lie as far from their median, whatever they are.
     """
     arrays = _arrays(strata)
     if any(min(len(x), len(y)) < 2 for x, y in arrays):
         return math.nan, math.nan
-    treated, control = (math.sqrt(np.mean([side[i].var(ddof=1) for side in arrays])) for i in (0, 1))
+    treated, control = (
+        math.sqrt(np.mean([_variance(pair[i], _magnitude(pair[i])) for pair in arrays])) for i in (0, 1)
+    )
     ratio = treated / control if control else math.nan if treated == 0 else math.inf
     deviations = [tuple(np.abs(z - np.median(z)) for z in side) for side in arrays]
     freedom = sum(len(x) + len(y) - 2 for x, y in arrays)
     within = sum(float(((z - z.mean()) ** 2).sum()) for side in deviations for z in side) / freedom
     error = math.sqrt(within * sum(1 / len(x) + 1 / len(y) for x, y in arrays))
-    if error == 0:
+    fewest = min(len(z) for pair in arrays for z in pair)
+    if fewest < 3 or error <= _ROUNDING * _magnitude(*(z for pair in arrays for z in pair)):
         return ratio, math.nan
     contrast = sum(float(x.mean() - y.mean()) for x, y in deviations)
     return ratio, 2 * float(stdtr(freedom, -abs(contrast) / error))
 
 
-def image_intervals(differences: ArrayLike, confidence: float = 0.95, draws: int = 2_000, seed: int = 0) -> Floats:
+def image_intervals(differences: ArrayLike, confidence: float = 0.95, draws: int = 1_000, seed: int = 0) -> Floats:
     """(contrasts, 2): bounds of each mean difference if only the test images were others: their percentile bootstrap.
 
     differences: (contrasts, images), of each image the fraction of treated runs that get it right less that of
@@ -311,3 +371,20 @@ def _arrays(strata: Strata) -> list[tuple[Floats, Floats]]:
     assert arrays
     assert all(x.ndim == y.ndim == 1 and len(x) and len(y) for x, y in arrays)
     return arrays
+
+
+def _pairs(strata: Strata) -> list[tuple[Floats, Floats]]:
+    arrays = _arrays(strata)
+    assert all(len(x) == len(y) for x, y in arrays)
+    return arrays
+
+
+def _variance(values: Floats, magnitude: float) -> float:
+    """With n - 1; NaN for one value; 0 where they differ by rounding alone, computed from numbers up to `magnitude`."""
+    if len(values) < 2:
+        return math.nan
+    return float(values.var(ddof=1)) if np.ptp(values) > _ROUNDING * magnitude else 0.0
+
+
+def _magnitude(*arrays: Floats) -> float:
+    return max(float(np.abs(array).max()) for array in arrays)
