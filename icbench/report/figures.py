@@ -348,16 +348,17 @@ def beside_published(rows: Sequence[Beside]) -> Figures:
     return figures
 
 
-def all_figures(evidence: Evidence, found: Comparisons, published: Sequence[Beside]) -> Figures:
-    """Every figure that there is something to show in, in the report's order."""
-    return {
-        **effects(found),
-        **learning_curves(evidence),
-        **sensitivity(evidence),
-        **stability(evidence, found),
-        **profiles(found),
-        **beside_published(published),
+def draw(evidence: Evidence, found: Comparisons, published: Sequence[Beside], kinds: Sequence[str] = ()) -> Figures:
+    """The figures of these kinds, or of all in the report's order, as far as there is something to show in them."""
+    makers: dict[str, Callable[[], Figures]] = {
+        "effects": lambda: effects(found),
+        "learning-curves": lambda: learning_curves(evidence),
+        "sensitivity": lambda: sensitivity(evidence),
+        "stability": lambda: stability(evidence, found),
+        "performance-profiles": lambda: profiles(found),
+        "published": lambda: beside_published(published),
     }
+    return {name: figure for kind in kinds or makers for name, figure in makers[kind]().items()}
 
 
 def _parts(items: Sequence[T], most: int) -> Iterator[tuple[str, Sequence[T]]]:
