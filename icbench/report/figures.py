@@ -278,17 +278,14 @@ def stability(evidence: Evidence, found: Comparisons) -> Figures:
         grid = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, (measure, label) in zip(grid, shown.items(), strict=True):
             values = [np.concatenate([100 * evidence.of(i, measure) for i in cells]) for cells in ids]
-            rows = np.repeat(np.arange(len(names)), [len(v) for v in values])
-            sns.stripplot(
-                x=np.concatenate(values), y=rows, orient="h", ax=axes, color="C0", alpha=0.35, size=3,
-                native_scale=True, jitter=0.15, legend=False,
-            )  # fmt: skip
+            jitter = np.random.default_rng(0)
             for row, each in enumerate(values):
+                rows = row + jitter.uniform(-0.15, 0.15, len(each))
+                axes.plot(each, rows, "o", color="C0", alpha=0.35, markersize=3, markeredgewidth=0)
                 lasted = each[np.isfinite(each)]
                 if len(lasted):
                     axes.plot([lasted.mean()] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.5)
             axes.set_xlabel(label)
-            axes.set_ylabel("")
             axes.grid(axis="y", visible=False)
         grid[0].set_yticks(range(len(names)), names)
         grid[0].set_ylim(len(names) - 0.5, -0.5)

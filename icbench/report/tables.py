@@ -70,7 +70,7 @@ CHANCE = Kind(
 P = Kind(_p)
 NUMBER = Kind(_number)
 BOUNDS = Kind(
-    lambda e: "–" if math.isnan(e.low) else f"[{100 * e.low:.2f}, {100 * e.high:.2f}]",
+    lambda e: "–" if math.isnan(e.low) else f"[{100 * e.low:.2f}, {100 * e.high:.2f}]".replace("-", "−"),
     lambda e: e.high - e.low,
     lambda e: {"_low": e.low, "_high": e.high},
 )
