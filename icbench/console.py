@@ -1,12 +1,15 @@
 """How icbench speaks: to a terminal, to a pipe, to a program."""
 
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from icbench.config import RunConfig
+from icbench.errors import IcbenchError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
 # Wide enough that no table is cut where there is no terminal to fit into.
 _PIPE_WIDTH = 1000
+_EXIT_INTERRUPTED = 130
 
 Column = tuple[str, Callable[[RunConfig], str]]
 
@@ -30,6 +34,43 @@ _WHERE_THEY_DIFFER: tuple[Column, ...] = (
     ("precision", lambda config: config.precision),
     ("split", lambda config: config.split),
 )
+
+
+def exit_code(program: str, run: Callable[[], int]) -> int:
+    """The exit code of `run`; what goes wrong in it is one paragraph on standard error, after the program's name."""
+    _prepare_streams()
+    try:
+        code = run()
+        sys.stdout.flush()
+        return code
+    except IcbenchError as error:
+        complain(f"{program}: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        complain(f"{program}: interrupted.")
+        return _EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        _discard(sys.stdout)
+        return 0
+    except OSError as error:  # a full disk, a place that may not be written to
+        complain(f"{program}: {error.filename or 'output'}: {error.strerror or error}.")
+        _discard(sys.stdout)
+        return 1
+
+
+def _prepare_streams() -> None:
+    """Have what a terminal cannot show replaced, and what is written to closed streams dropped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what is still to be written to nowhere, so that the interpreter's last flush does not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def console(stream: TextIO | None = None) -> "Console":

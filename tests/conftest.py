@@ -40,6 +40,16 @@ VARYING = [
     "gpu",
 ]
 
+SMALL = """
+name: small
+question: Does a small sweep make a report?
+recipe: {name: digits, epochs: 3}
+fixed: {dataset: digits, depth: 8, width: 4}
+grid: {ordering: [baseline, relu-ic-conv, ic-conv-relu], dropout: [0.05, 0.1]}
+seeds: 2
+baseline: {ordering: baseline}
+"""
+
 
 @dataclass
 class Finished:
@@ -94,6 +104,12 @@ def sweep_here(folder: Path, grid: str) -> Path:
     command = [sys.executable, "-m", "icbench", "sweep", "grid.yaml"]
     subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True, timeout=300)
     return folder / "results"
+
+
+@pytest.fixture(scope="session")
+def small_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a real sweep with a baseline, two orderings at two dropout rates, and two seeds each."""
+    return sweep_here(tmp_path_factory.mktemp("small"), SMALL)
 
 
 def assert_same_rows(results: Path, undisturbed: Path) -> None:

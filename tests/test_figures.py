@@ -8,7 +8,7 @@ import pytest
 from synthetic import make_report, rising
 
 from icbench.config import RunConfig
-from icbench.report.figures import INK, all_figures, save, style
+from icbench.report.figures import INK, draw, save, style
 
 GRID = """
 recipe: {name: digits, epochs: 30}
@@ -31,7 +31,7 @@ def noisy(config: RunConfig) -> list[float]:
 def drawn(folder: Path, text: str, curve=noisy, **more):  # type: ignore[no-untyped-def]
     report = make_report(folder, text, curve, **more)
     with style():
-        return all_figures(report.evidence, report.comparisons, report.beside)
+        return draw(report.evidence, report.comparisons, report.beside)
 
 
 def test_each_question_has_its_figure(tmp_path: Path) -> None:

@@ -51,15 +51,11 @@ def run(args: argparse.Namespace) -> int:
     from icbench.report import comparability, document
 
     layout = results.existing(args.results)
-    if args.out.exists() and not args.out.is_dir():
-        raise UserError("this is not a directory.", "Give one with --out DIR.", file=args.out)
+    document.check_folder(args.out)
     sweeps = _sweeps(layout, args.sweep)
     reports = [document.load(layout, sweep, args.target, args.detect) for sweep in sweeps]
     for report in reports:
-        if not report.evidence.runs["run_id"]:
-            raise UserError(
-                f"no run of {report.name} is finished in {layout.root}/.", "Run it with: icbench sweep GRID"
-            )
+        document.check_finished(report, layout)
         if args.strict:
             comparability.refuse(report.mixtures, report.name)
     pages = [report.write(args.out / report.name if len(reports) > 1 else args.out) for report in reports]

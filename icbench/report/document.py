@@ -2,14 +2,16 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from icbench import results
+from icbench.errors import UserError
 from icbench.files import write_whole
 from icbench.grid import Sweep
 from icbench.layout import Layout
@@ -22,6 +24,9 @@ from icbench.report.evidence import Evidence
 from icbench.report.power import seeds_needed
 from icbench.report.published import Beside
 from icbench.report.tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Percentage points as a fraction: the difference that "seeds needed" is about.
 DETECT = 0.005
@@ -166,23 +171,23 @@ class Report:
         hours = sum(runs["train_seconds"]) / 3600
         return [*listed, ("training time", f"{hours:,.1f} hours in all, without evaluation")]
 
+    def figures(self, *kinds: str) -> "dict[str, Figure]":
+        """By name, those of some kinds or all, as far as there is something to show in them.
+
+        Kinds: effects, learning-curves, sensitivity (by-dropout, by-norm, ...), stability, performance-profiles,
+        published. A figure of many panels or rows is several: NAME-1, NAME-2.
+        """
+        from icbench.report.figures import draw, style
+
+        with style():
+            return draw(self.evidence, self.comparisons, self.beside, kinds)
+
     def write(self, folder: Path) -> Path:
-        """Write `index.html`, `tables/` (CSV and LaTeX) and `figures/` (PNG and SVG); return the page's path."""
-        from icbench.report.figures import all_figures, save, style
+        """Write `index.html` and beside it all that `write_files` writes; return the page's path."""
         from icbench.report.page import page
 
-        for name in ("tables", "figures"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        for table in self.tables.values():
-            for suffix, text in (("csv", table.csv()), ("tex", table.latex())):
-                _write(folder / "tables" / f"{table.name}.{suffix}", text)
-        with style():
-            figures = all_figures(self.evidence, self.comparisons, self.beside)
-            for name, figure in figures.items():
-                for suffix in ("png", "svg"):
-                    save(figure, folder / "figures" / f"{name}.{suffix}")
-            html = page(self, figures)
-        _write(folder / "index.html", html)
+        written = write_files(folder, self.tables.values(), self.figures())
+        _write(folder / "index.html", page(self, [file for file in written if file.suffix == ".svg"]))
         return folder / "index.html"
 
 
@@ -192,6 +197,37 @@ def load(layout: Layout, sweep: Sweep, target: float | None = None, detect: floa
     rows = results.read(layout, "runs", found.runs["run_id"], ["test_correct"]).to_pydict()
     bits = zip(rows["run_id"], rows["test_correct"], strict=True)
     return Report(found, {run_id: each for run_id, each in bits if each}, detect)
+
+
+def write_files(folder: Path, tables: Iterable[Table], figures: "Mapping[str, Figure]") -> list[Path]:
+    """Write `tables/` (CSV and LaTeX) and `figures/` (PNG and SVG); return the paths."""
+    from icbench.report.figures import save, style
+
+    for name in ("tables", "figures"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    written = []
+    for table in tables:
+        for suffix, text in (("csv", table.csv()), ("tex", table.latex())):
+            written.append(folder / "tables" / f"{table.name}.{suffix}")
+            _write(written[-1], text)
+    with style():
+        for name, figure in figures.items():
+            for suffix in ("png", "svg"):
+                written.append(folder / "figures" / f"{name}.{suffix}")
+                save(figure, written[-1])
+    return written
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UserError where a file stands in the way of what is to be written."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError("this is not a directory.", "Give one with --out DIR.", file=folder)
+
+
+def check_finished(report: Report, layout: Layout) -> None:
+    """Raise UserError where there is nothing to report yet."""
+    if not report.evidence.runs["run_id"]:
+        raise UserError(f"no run of {report.name} is finished in {layout.root}/.", "Run it with: icbench sweep GRID")
 
 
 def _write(target: Path, text: str) -> None:

@@ -295,9 +295,9 @@ def stability(evidence: Evidence, found: Comparisons) -> Figures:
         grid = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, (measure, label) in zip(grid, shown.items(), strict=True):
             values = [100 * np.concatenate([evidence.of(i, measure) for i in cells]) for cells in ids]
-            draw = _draw_runs if sum(map(len, values)) <= _DOTS else _draw_ranges
+            show = _show_runs if sum(map(len, values)) <= _DOTS else _show_ranges
             for row, each in enumerate(values):
-                draw(axes, row, each[np.isfinite(each)])
+                show(axes, row, each[np.isfinite(each)])
             axes.set_xlabel(label)
             axes.grid(axis="y", visible=False)
         grid[0].set_yticks(range(len(names)), names)
@@ -306,22 +306,22 @@ def stability(evidence: Evidence, found: Comparisons) -> Figures:
     return figures
 
 
-def _draw_runs(axes: Axes, row: int, values: Floats) -> None:
+def _show_runs(axes: Axes, row: int, values: Floats) -> None:
     """Each value a dot, the mean a bar."""
     heights = row + np.random.default_rng(row).uniform(-0.15, 0.15, len(values))
     axes.plot(values, heights, "o", color="C0", alpha=0.35, markersize=3, markeredgewidth=0)
-    _draw_mean(axes, row, values)
+    _show_mean(axes, row, values)
 
 
-def _draw_ranges(axes: Axes, row: int, values: Floats) -> None:
+def _show_ranges(axes: Axes, row: int, values: Floats) -> None:
     """Of very many values the middle 90 % as a thin line, the middle half as a thick one, the mean a bar."""
     if len(values):
         for tail, width in ((5, 1), (25, 4)):
             axes.plot(np.percentile(values, [tail, 100 - tail]), [row, row], color="C0", alpha=0.6, linewidth=width)
-    _draw_mean(axes, row, values)
+    _show_mean(axes, row, values)
 
 
-def _draw_mean(axes: Axes, row: int, values: Floats) -> None:
+def _show_mean(axes: Axes, row: int, values: Floats) -> None:
     if len(values):
         axes.plot([values.mean()] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.5)
 
@@ -378,16 +378,22 @@ def beside_published(rows: Sequence[Beside]) -> Figures:
     return figures
 
 
-def all_figures(evidence: Evidence, found: Comparisons, published: Sequence[Beside]) -> Figures:
-    """Every figure that there is something to show in, in the report's order."""
-    return {
-        **effects(found),
-        **learning_curves(evidence),
-        **sensitivity(evidence),
-        **stability(evidence, found),
-        **profiles(found),
-        **beside_published(published),
+def draw(evidence: Evidence, found: Comparisons, published: Sequence[Beside], kinds: Sequence[str] = ()) -> Figures:
+    """The figures of these kinds, or of all in the report's order, as far as there is something to show in them."""
+    makers: dict[str, Callable[[], Figures]] = {
+        "effects": lambda: effects(found),
+        "learning-curves": lambda: learning_curves(evidence),
+        "sensitivity": lambda: sensitivity(evidence),
+        "stability": lambda: stability(evidence, found),
+        "performance-profiles": lambda: profiles(found),
+        "published": lambda: beside_published(published),
     }
+    figures = {name: figure for kind in kinds or makers for name, figure in makers[kind]().items()}
+    for figure in figures.values():
+        # To lay many panels out takes seconds, and would else be done anew for each file.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    return figures
 
 
 def _parts(items: Sequence[T], most: int) -> Iterator[tuple[str, Sequence[T]]]:

@@ -1,6 +1,5 @@
 """The report as one HTML file that needs nothing else: figures, styles and script stand in it."""
 
-import io
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -9,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from icbench import __version__
 from icbench.files import write_whole
@@ -34,22 +32,22 @@ _CONTENTS = {
 }
 
 
-def page(report: "Report", figures: dict[str, Figure]) -> str:
-    """The page as HTML. The texts of figures take the page's colour, in light and in dark."""
+def page(report: "Report", drawings: Sequence[Path]) -> str:
+    """The page as HTML, with SVG files in it. The texts of figures take the page's colour, in light and in dark."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((_FOLDER / "page.html.j2").read_text(encoding="utf-8"))
-    drawn = [_inline(name, figure, number) for number, (name, figure) in enumerate(figures.items())]
+    names = [file.stem for file in drawings]
     absent = {
         "treatments": not report.comparisons.pooled,
         "contrasts": not report.comparisons.pooled,
         "stability": not report.comparisons.pooled,
-        "along": not any(name.startswith("by-") for name in figures),
-        "profiles": "performance-profiles" not in figures,
+        "along": not any(name.startswith("by-") for name in names),
+        "profiles": "performance-profiles" not in names,
         "published": not report.beside,
     }
     html: str = template.render(
         report=report,
-        figures=drawn,
+        figures=[_inline(file, number) for number, file in enumerate(drawings)],
         along=not absent["along"],
         has_profiles=not absent["profiles"],
         contents=[(key, title) for key, title in _CONTENTS.items() if not absent.get(key)],
@@ -61,17 +59,16 @@ def page(report: "Report", figures: dict[str, Figure]) -> str:
     return html
 
 
-def _inline(name: str, figure: Figure, number: int) -> dict[str, object]:
-    """A figure as SVG within a page: its ids made its own, its ink the page's, its background none."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
+def _inline(file: Path, number: int) -> dict[str, object]:
+    """A figure within a page: its ids made its own, its ink the page's, its background none, its lines to 0.1 pt."""
+    svg = file.read_text(encoding="utf-8")
     words = " ".join(re.findall(r"<text[^>]*>([^<]+)</text>", svg))
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace("fill: #ffffff", "fill: none", 1)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d)\d+", r"\1", path[0]), svg)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\1f{number}-", svg)
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
-    return {"name": name, "svg": Markup(svg), "words": f"{name} {words}"}
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{file.stem}" ', 1)
+    return {"name": file.stem, "svg": Markup(svg), "words": f"{file.stem} {words}"}
 
 
 def index(folder: Path, reports: "Sequence[Report]") -> Path:

@@ -1,7 +1,6 @@
 """Our cells beside the published ones: table 1 of Chen et al. 2019, and the reproduction of Choudhury et al. 2021."""
 
 import csv
-import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +28,15 @@ class Published:
     ordering: str
     accuracy: float
     epochs: int
+
+    @property
+    def effect(self) -> float | None:
+        """The difference to the baseline that was published for the same net; None of a baseline."""
+        if self.ordering == "baseline":
+            return None
+        net = (self.source, self.dataset, self.block, self.depth, "baseline")
+        baselines = (p for p in published() if (p.source, p.dataset, p.block, p.depth, p.ordering) == net)
+        return self.accuracy - next(baselines).accuracy
 
 
 @dataclass(frozen=True)
@@ -101,15 +109,6 @@ def _beside(evidence: Evidence, cell_id: str, theirs: Published) -> Beside:
     our_effect = None
     if baseline and evidence.rows[baseline]:
         our_effect = stats.difference([(finals, evidence.of(baseline, "final"))]).estimate
-    their_baseline = next(
-        (
-            p.accuracy
-            for p in published()
-            if (p.source, p.dataset, p.block, p.depth, p.ordering)
-            == (theirs.source, theirs.dataset, theirs.block, theirs.depth, "baseline")
-        ),
-        math.nan,
-    )
     return Beside(
         published=theirs,
         config=config,
@@ -118,7 +117,7 @@ def _beside(evidence: Evidence, cell_id: str, theirs: Published) -> Beside:
         ours=ours,
         gap=Estimate(*(bound - theirs.accuracy for bound in ours)) if same_net else None,
         our_effect=our_effect,
-        their_effect=None if theirs.ordering == "baseline" else theirs.accuracy - their_baseline,
+        their_effect=theirs.effect,
     )
 
 

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from icbench.report.answer import points, size, times
@@ -70,7 +70,7 @@ CHANCE = Kind(
 P = Kind(_p)
 NUMBER = Kind(_number)
 BOUNDS = Kind(
-    lambda e: "–" if math.isnan(e.low) else f"[{100 * e.low:.2f}, {100 * e.high:.2f}]",
+    lambda e: "–" if math.isnan(e.low) else f"[{100 * e.low:.2f}, {100 * e.high:.2f}]".replace("-", "−"),
     lambda e: e.high - e.low,
     lambda e: {"_low": e.low, "_high": e.high},
 )
@@ -111,6 +111,11 @@ class Table:
     note: str
     columns: tuple[Column, ...]
     rows: Sequence[Any]
+
+    def only(self, *names: str) -> "Table":
+        """The table of these columns alone, in this order."""
+        by_name = {column.name: column for column in self.columns}
+        return replace(self, columns=tuple(by_name[name] for name in names))
 
     def texts(self) -> list[list[tuple[str, Any]]]:
         """Each row's cells as they are shown, and what they are sorted by."""
