@@ -34,10 +34,10 @@ class Comparison:
 
     final, last10, area, deviation, drawdown, spikes: differences of means. p: of `final`, Welch's in one stratum, by
     stratified permutation over several; p_holm: adjusted for all comparisons of that kind. epochs_ratio, seconds_ratio:
-    of the times to the target. improvement: the probability that a treated run ends better. iqm: of the treated runs'
-    final accuracies less their baseline's mean. spread, spread_p: ratio of the standard deviations between seeds;
-    seed_deviation: that of both sides, NaN if a side has one seed.
-    images: the bounds of `final` if only the test images were others. seeds: of a cell, fewest and most.
+    of the times to the target. improvement: the probability that a treated run ends better. iqm: the mean of the middle
+    half of the treated runs' final accuracies, less that of the baselines'. spread, spread_p: ratio of the standard
+    deviations between seeds; seed_deviation: that of both sides, NaN if a side has one seed. images: the bounds of
+    `final` if only the test images were others. seeds: of a cell, fewest and most.
     """
 
     treatment: str
