@@ -193,6 +193,15 @@ def test_pairs_are_used_only_where_they_go_together(tmp_path: Path) -> None:
     assert together.pairing.correlation > 0.9
     treated, control = _sides(lambda s: finals(0.9, s), tmp_path, text)
     assert together.single[0].final.p == pytest.approx(scipy_stats.ttest_rel(treated, control).pvalue)
+    # A baseline that several treatments share is no more evidence for it than one: chance alone would be, eight times.
+    one, many = (
+        compare(make(tmp_path, grid_text, lambda c: rising(finals(0.3, replace(c, ordering=c.ordering, dropout=None)))))
+        for grid_text in (
+            text,
+            text.replace("[baseline, relu-ic-conv]", "[baseline, relu-ic-conv], dropout: [0.1, 0.2]"),
+        )
+    )
+    assert many.pairing.p == pytest.approx(one.pairing.p)
     incomplete = compare(make(tmp_path, text, lambda c: None if c.seed == 0 and c.dropout else rising(finals(0.9, c))))
     assert not incomplete.pairing.used
 

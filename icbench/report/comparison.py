@@ -173,16 +173,22 @@ def _by_seed(pairs: Sequence[Contrast], evidence: Evidence, measure: str) -> lis
 
 
 def _pairing(evidence: Evidence, done: Sequence[Contrast]) -> Pairing:
-    """Pair by pair where all pairs are complete, and runs of one seed are shown to go together."""
-    aligned = _by_seed(done, evidence, "final")
-    if not aligned:
+    """Pair by pair where all pairs are complete, and runs of one seed are shown to go together.
+
+    Each baseline's runs count once: beside the means, by seed, of those contrasts with it that have all its seeds.
+    """
+    complete: dict[str, list[tuple[Floats, Floats]]] = {}
+    for contrast in done:
+        sizes = {len(evidence.rows[cell.cell_id]) for cell in (contrast.cell, contrast.baseline)}
+        sides = _by_seed([contrast], evidence, "final")
+        if sides and sizes == {len(sides[0][0])}:
+            complete.setdefault(contrast.baseline.cell_id, []).append(sides[0])
+    if not complete:
         return Pairing(math.nan, math.nan, used=False)
-    correlation, p = stats.seed_correlation(aligned)
-    complete = len(aligned) == len(done) and all(
-        len(x) == len(evidence.rows[c.cell.cell_id]) == len(evidence.rows[c.baseline.cell_id])
-        for (x, _), c in zip(aligned, done, strict=True)
-    )
-    return Pairing(correlation, p, used=complete and p < _ALPHA)
+    strata = [(np.mean([x for x, _ in pairs], axis=0), pairs[0][1]) for pairs in complete.values()]
+    correlation, p = stats.seed_correlation(strata)
+    everywhere = sum(map(len, complete.values())) == len(done)
+    return Pairing(correlation, p, used=everywhere and p < _ALPHA)
 
 
 def _seed_deviation(strata: Sequence[tuple[Floats, Floats]]) -> float:

@@ -141,6 +141,8 @@ def learning_curves(evidence: Evidence) -> Figures:
 
 
 Panel = tuple[str, list[tuple[str, str]]]
+# Of a line the cells: where each stands along the axis, and its id.
+Along = list[tuple[float | str, str]]
 
 
 def _panels(evidence: Evidence) -> list[Panel]:
@@ -220,10 +222,10 @@ def sensitivity(evidence: Evidence) -> Figures:
     return figures
 
 
-def _lines_along(evidence: Evidence, field: str) -> list[tuple[str, dict[str, list[tuple[float | str, str]]]]]:
+def _lines_along(evidence: Evidence, field: str) -> list[tuple[str, dict[str, Along]]]:
     """By place (all but the field and the ordering): by ordering, the cells along the field."""
     of = _AXES[field]
-    places: dict[str, dict[str, list[tuple[float | str, str]]]] = {}
+    places: dict[str, dict[str, Along]] = {}
     for cell_id, cell in evidence.cells.items():
         if not evidence.rows[cell_id]:
             continue
@@ -234,13 +236,20 @@ def _lines_along(evidence: Evidence, field: str) -> list[tuple[str, dict[str, li
         no_rate = field == "dropout" or c.dropout is None
         name = c.ordering if no_rate else f"{c.ordering}, {c.dropout:g}"
         places.setdefault(" ".join(words), {}).setdefault(name, []).append((of(c), cell_id))
-    return list(places.items())
+    return [(title, part) for title, lines in places.items() for part in _lines_in_parts(lines)]
+
+
+def _lines_in_parts(lines: dict[str, Along]) -> list[dict[str, Along]]:
+    """No more lines than can be told apart, with the baselines in each part."""
+    baselines = {name: cells for name, cells in lines.items() if name.startswith("baseline")}
+    others = [item for item in lines.items() if item[0] not in baselines]
+    return [baselines | dict(part) for _, part in _parts(others, _LINES)] or [baselines]
 
 
 def _draw_along(
     evidence: Evidence,
     field: str,
-    part: Sequence[tuple[str, dict[str, list[tuple[float | str, str]]]]],
+    part: Sequence[tuple[str, dict[str, Along]]],
     values: set[float | str],
 ) -> Figure:
     figure, grid = _grid(len(part))
