@@ -5,6 +5,7 @@ it has its files, or is in the compacted ones; its row in `runs/` is written las
 """
 
 from collections.abc import Collection, Iterable
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLES = ("epochs", "runs")
+
+# From so many small files on, DuckDB reads them: of 20,000 runs in 13 s of processor time where pyarrow takes 27 s.
+# Below, importing it takes longer.
+_MANY_FILES = 500
+
+# How a run's own files are written: of a single row, statistics and dictionaries are half the file, and a fifth of the
+# time to read it.
+SMALL_FILE = {"use_dictionary": False, "write_statistics": False}
 
 # Column -> Arrow type. Columns are only ever added, at the end; older files then read as null there.
 _RUNS = {
@@ -140,13 +149,14 @@ def read(
     file = layout.compacted_table(table)
     if file.exists():
         compacted = _dataset([file], table, names)
-        kept = compacted.filter(pc.is_in(compacted["run_id"], pa.array(sorted(wanted), pa.string())))
-        parts.append(kept)
-        wanted = wanted - set(pc.unique(kept["run_id"]).to_pylist())
-    small = _small_files(layout, table)
-    parts.append(_dataset([small[run_id] for run_id in sorted(wanted) if run_id in small], table, names))
-    keys = ["run_id", "epoch"] if "epoch" in names else ["run_id"]
-    return pa.concat_tables(parts).sort_by([(key, "ascending") for key in keys])
+        held = set(pc.unique(compacted["run_id"]).to_pylist())
+        if not held <= wanted:
+            compacted = compacted.filter(pc.is_in(compacted["run_id"], pa.array(sorted(wanted), pa.string())))
+        parts.append(compacted)
+        wanted = wanted - held
+    small = _small_files(layout, table) if wanted else {}
+    parts.append(_small_rows([small[run_id] for run_id in sorted(wanted) if run_id in small], table, names))
+    return _in_order(pa.concat_tables(parts))
 
 
 def compact(layout: Layout) -> int:
@@ -179,6 +189,51 @@ def existing(results: str | Path) -> Layout:
         remedy = "Make one with: icbench sweep GRID --results DIR"
         raise UserError("there is no such results directory.", remedy, file=root)
     return Layout(root)
+
+
+def _in_order(rows: "pa.Table") -> "pa.Table":
+    """The rows sorted by run id, and epoch if they have one; a table in order already is not copied."""
+    import pyarrow.compute as pc
+
+    keys = [key for key in ("run_id", "epoch") if key in rows.column_names]
+    before, after = rows.slice(0, max(len(rows) - 1, 0)), rows.slice(1)
+    in_order = pc.less(before[keys[-1]], after[keys[-1]])
+    if len(keys) == 2:
+        same_run = pc.equal(before["run_id"], after["run_id"])
+        in_order = pc.if_else(same_run, in_order, pc.less(before["run_id"], after["run_id"]))
+    if pc.all(in_order, min_count=0).as_py():
+        return rows
+    return rows.sort_by([(key, "ascending") for key in keys])
+
+
+def _small_rows(files: list[Path], table: str, columns: list[str]) -> "pa.Table":
+    """The rows of many runs' own files, in any order."""
+    # DuckDB takes the list's paths for patterns.
+    if len(files) >= _MANY_FILES and escape(str(files[0].parent)) == str(files[0].parent):
+        rows = _duckdb_rows(files, table, columns)
+        if rows is not None:
+            return rows
+    return _dataset(files, table, columns)
+
+
+def _duckdb_rows(files: list[Path], table: str, columns: list[str]) -> "pa.Table | None":
+    """The same, quickly; None where a file is damaged, or older than a column, or where there is no DuckDB."""
+    import pyarrow as pa
+
+    try:
+        import duckdb
+    except ImportError:
+        return None
+    types = pa.schema([schema(table).field(column) for column in columns])
+    selected = ", ".join(f'"{column}"' for column in columns)
+    query = f"select {selected} from read_parquet($files, hive_partitioning = false)"
+    # Without the order of the files it need not keep each one's rows apart: a fifth of the memory.
+    with duckdb.connect(config={"preserve_insertion_order": "false"}) as connection:
+        try:
+            rows = connection.sql(query, params={"files": [str(file) for file in files]}).to_arrow_table()
+        except duckdb.Error:
+            return None
+    return rows.cast(types)
 
 
 def _dataset(files: Iterable[Path], table: str, columns: list[str]) -> "pa.Table":
@@ -224,4 +279,4 @@ def _write_rows(target: Path, table: str, rows: list[dict[str, Any]]) -> None:
     assert not unknown, f"rows and schema of {table} differ: {unknown}"
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target)
-    write_whole(target, lambda file: pq.write_table(data, file))
+    write_whole(target, lambda file: pq.write_table(data, file, **SMALL_FILE))

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -40,9 +42,26 @@ def write(layout: Layout, *run_ids: str, **more: Any) -> None:
         results.write_run(layout, run_row(run_id, **more), epoch_rows(run_id))
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
+@pytest.fixture(params=["pyarrow", "duckdb"])
+def layout(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """Every test holds whichever of the two reads the small files."""
+    monkeypatch.setattr(results, "_MANY_FILES", 1 if request.param == "duckdb" else 10**9)
     return Layout(tmp_path / "results")
+
+
+@pytest.fixture
+def by_pyarrow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many files pyarrow read, call by call."""
+    counts: list[int] = []
+    original = results._dataset
+
+    def counted(files: Iterable[Path], table: str, columns: list[str]) -> pa.Table:
+        listed = list(files)
+        counts.append(len(listed))
+        return original(listed, table, columns)
+
+    monkeypatch.setattr(results, "_dataset", counted)
+    return counts
 
 
 RUN_COLUMNS = """run_id cell_id dataset block depth width ordering norm norm_options dropout recipe precision split seed
@@ -110,6 +129,54 @@ def test_columns_added_later_are_null_in_older_files(layout: Layout) -> None:
     assert runs["config"].isna().tolist() == [True, False]
 
 
+def test_columns_may_be_missing_anywhere(layout: Layout) -> None:
+    write(layout, "aa", "bb", "cc")
+    for run_id in ("bb", "cc"):
+        old = pq.read_table(layout.row("runs", run_id)).drop_columns(["test_correct"])
+        pq.write_table(old, layout.row("runs", run_id))
+    assert results.compact(layout) == 3
+    assert package.load_runs(layout.root)["test_correct"].isna().tolist() == [False, True, True]
+
+
+def test_many_small_files_are_read_by_duckdb(tmp_path: Path, by_pyarrow: list[int]) -> None:
+    layout = Layout(tmp_path / "results")
+    write(layout, *(f"{number:03}" for number in range(results._MANY_FILES, 0, -1)))
+    many = [results.read(layout, table) for table in results.TABLES]
+    assert by_pyarrow == []
+    layout.row("runs", "001").unlink()
+    few = [results.read(layout, table) for table in results.TABLES]
+    assert by_pyarrow == [results._MANY_FILES - 1] * 2
+    for table, ours, theirs in zip(results.TABLES, many, few, strict=True):
+        assert ours.schema == theirs.schema == results.schema(table)
+        assert ours.slice(3 if table == "epochs" else 1).equals(theirs)
+
+
+def test_many_small_files_are_read_without_duckdb(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(layout, "aa", "bb")
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    assert package.load_runs(layout.root)["run_id"].tolist() == ["aa", "bb"]
+
+
+@pytest.mark.parametrize("name", ["results[1]", "seed=7", "r*"])
+def test_a_directory_s_name_is_no_pattern(layout: Layout, name: str) -> None:
+    write(layout, "aa", parameters=1)
+    odd = Layout(layout.root.with_name(name))
+    write(odd, "aa", parameters=2)
+    runs = package.load_runs(odd.root)
+    assert (runs["parameters"].tolist(), runs["seed"].tolist()) == ([2], [2])
+
+
+def test_what_is_in_order_is_not_copied(layout: Layout) -> None:
+    rows = pa.table({"run_id": ["a", "a", "b", "b"], "epoch": [1, 2, 1, 2]})
+    assert results._in_order(rows) is rows
+    for order in ([1, 0, 2, 3], [2, 3, 0, 1], [0, 2, 1, 3]):
+        assert results._in_order(rows.take(order)).equals(rows)
+    runs = rows.take([0, 2]).select(["run_id"])
+    assert results._in_order(runs) is runs
+    assert results._in_order(runs.take([1, 0])).equals(runs)
+    assert len(results._in_order(rows.slice(0, 0))) == 0
+
+
 def test_a_damaged_file_is_named(layout: Layout) -> None:
     write(layout, "aa", "bb")
     file = layout.row("runs", "bb")
@@ -166,6 +233,14 @@ def test_compaction_changes_nothing_but_the_files(layout: Layout) -> None:
     assert package.load_epochs(layout.root)["run_id"].value_counts().to_dict() == dict.fromkeys(
         ["aa", "bb", "cc", "dd"], 3
     )
+
+
+def test_of_the_compacted_runs_those_asked_for_are_read(layout: Layout) -> None:
+    write(layout, "aa", "bb", "cc")
+    results.compact(layout)
+    write(layout, "dd")
+    assert package.load_runs(layout.root, ["bb", "dd", "none"])["run_id"].tolist() == ["bb", "dd"]
+    assert package.load_epochs(layout.root, ["aa"])["run_id"].tolist() == ["aa"] * 3
 
 
 def test_readers_see_each_run_once_whatever_compaction_has_got_to(layout: Layout) -> None:
