@@ -112,6 +112,16 @@ def test_several_sweeps(icbench: Icbench, made: Layout, tmp_path: Path) -> None:
     assert "9 of 9 runs" in (tmp_path / "one" / "index.html").read_text()
 
 
+def test_a_report_again_leaves_nothing_of_the_one_before(icbench: Icbench, made: Layout, tmp_path: Path) -> None:
+    figures = tmp_path / "report" / "figures"
+    figures.mkdir(parents=True)
+    for name in ("learning-curves-1.png", "learning-curves-22.svg", "learning-curves-mine.png", "notes.txt"):
+        (figures / name).touch()
+    assert icbench("report").code == 0
+    kept = {path.name for path in figures.iterdir() if path.name.startswith(("learning", "notes"))}
+    assert kept == {"learning-curves.png", "learning-curves.svg", "learning-curves-mine.png", "notes.txt"}
+
+
 def test_a_grid_s_own_file_names_a_sweep(icbench: Icbench, made: Layout) -> None:
     (made.sweep("made").grid).unlink()
     done = icbench("report", "--sweep", "made.yaml")

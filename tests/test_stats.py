@@ -535,6 +535,16 @@ def test_with_equal_times_it_is_cautious(strata: list[tuple[Sample, Sample]], co
         assert high >= its_high * (1 - 1e-8)
 
 
+def test_many_strata_have_the_distribution_that_few_have() -> None:
+    """The summed U of 30 strata: by Fourier's transform as by adding them one by one."""
+    parts = [stats._doubled_rank_sums(n, m, never) for n, m, never in [(5, 5, 0), (8, 5, 3), (10, 10, 7)] * 10]
+    expected = np.ones(1)
+    for part in parts:
+        expected = np.convolve(expected, part)
+    assert len(expected) > stats._SHORT
+    assert stats._convolved(parts) == pytest.approx(expected, rel=0, abs=1e-15)
+
+
 @some
 @given(strata_of(SOME_NEVER), st.floats(0.01, 100))
 def test_the_time_ratio_follows_its_times(strata: list[tuple[Sample, Sample]], factor: float) -> None:

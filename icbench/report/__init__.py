@@ -23,6 +23,6 @@ def load(results: str | Path = "results", sweep: str = "", *, target: float | No
     layout = existing(results)
     names = evidence.sweep_names(layout)
     if not sweep and len(names) != 1:
-        known = f"It holds: {', '.join(names)}." if names else "Name the grid's file instead."
-        raise UserError(f"say which sweep of {layout.root}/ to report.", known)
+        known = f"It holds: {', '.join(names)}." if names else "It holds none: give a grid's file."
+        raise UserError(f"say which sweep of {layout.root}/ to report, by its name.", known)
     return document.load(layout, evidence.find_sweep(layout, sweep or names[0]), target)

@@ -131,7 +131,7 @@ def _compare(pairs: list[Contrast], evidence: Evidence, pairing: Pairing, *, poo
         pairs=tuple(pairs),
         seeds=(min(map(len, sum(finals, ()))), max(map(len, sum(finals, ())))),
         final=final,
-        p=stats.permutation_p(finals) if pooled and not pairing.used else final.p,
+        p=stats.permutation_p(finals) if len(pairs) > 1 and not pairing.used else final.p,
         p_holm=math.nan,
         last10=_difference(pairs, evidence, "last10", pairing),
         area=_difference(pairs, evidence, "area", pairing),
@@ -215,10 +215,11 @@ def _holm(comparisons: Sequence[Comparison]) -> list[float]:
 def _image_bounds(done: Sequence[Contrast], evidence: Evidence, images: Mapping[str, bytes]) -> list[Estimate]:
     """The bounds of each contrast's difference over test images; contrasts of one data set share the drawn images."""
     differences: dict[tuple[str, str], list[tuple[int, Floats]]] = {}
+    baselines = {i: evidence.correct(i, images) for i in {c.baseline.cell_id for c in done}}
     for index, contrast in enumerate(done):
         config = contrast.cell.config
-        sides = [evidence.correct(cell.cell_id, images) for cell in (contrast.cell, contrast.baseline)]
-        treated, control = sides
+        treated = evidence.correct(contrast.cell.cell_id, images)
+        control = baselines[contrast.baseline.cell_id]
         if treated is None or control is None or config.dataset != contrast.baseline.config.dataset:
             continue
         differences.setdefault((config.dataset, config.split), []).append((index, treated - control))

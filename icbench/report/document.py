@@ -1,6 +1,7 @@
 """A sweep's report: the answer, the tables, the figures, and what they rest on; written as a page and as files."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ class Report:
         pairing = self.comparisons.pairing
         if math.isnan(pairing.correlation):
             return ""
-        told = f"r = {pairing.correlation:.2f}, one-sided p = {pairing.p:.2g}"
+        told = f"r = {pairing.correlation:.2f}, one-sided p = {pairing.p:.2g}".replace("-0", "−0")
         if pairing.used:
             return f"Runs of one seed go together ({told}), so they are compared pair by pair."
         return f"That runs of one seed go together is not shown ({told}), so they are not paired."
@@ -205,6 +206,7 @@ def write_files(folder: Path, tables: Iterable[Table], figures: "Mapping[str, Fi
 
     for name in ("tables", "figures"):
         (folder / name).mkdir(parents=True, exist_ok=True)
+    _remove_parts(folder / "figures", figures)
     written = []
     for table in tables:
         for suffix, text in (("csv", table.csv()), ("tex", table.latex())):
@@ -216,6 +218,14 @@ def write_files(folder: Path, tables: Iterable[Table], figures: "Mapping[str, Fi
                 written.append(folder / "figures" / f"{name}.{suffix}")
                 save(figure, written[-1])
     return written
+
+
+def _remove_parts(folder: Path, figures: Iterable[str]) -> None:
+    """Remove what an earlier report wrote of these figures, which may have been cut into other parts then."""
+    for kind in {re.sub(r"-\d+$", "", name) for name in figures}:
+        for file in folder.glob(f"{kind}*"):
+            if re.fullmatch(rf"{kind}(-\d+)?\.(png|svg)", file.name):
+                file.unlink()
 
 
 def check_folder(folder: Path) -> None:

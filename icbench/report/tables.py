@@ -167,7 +167,7 @@ def treatments(pooled: Sequence[Comparison], needed: Callable[[Comparison], int 
         name="treatments",
         title="Treatments against the baseline",
         note="Means over the cells where the treatment was tried, each against its own baseline cell. Intervals: 95 %, "
-        "not corrected. p: stratified permutation; Holm over treatments. IQM: of treated runs "
+        "not corrected. p: stratified permutation, of one cell Welch's; Holm over treatments. IQM: of treated runs "
         f"less their baseline's mean. Seeds needed: of each cell, to find {100 * detect:g} points "
         "with power 0.8, corrected.",
         columns=(
