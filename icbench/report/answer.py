@@ -73,6 +73,8 @@ def points(estimate: Estimate, *, signed: bool = True) -> str:
     value, low, high = (100 * each for each in estimate)
     if math.isnan(value):
         return "–"
+    # Added zeros: what rounds to zero has no sign.
+    value, low, high = (round(each, 2) + 0.0 for each in (value, low, high))
     bounds = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
     return (f"{value:+.2f}{bounds}" if signed else f"{value:.2f}{bounds}").replace("-", "−")
 
