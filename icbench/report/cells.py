@@ -19,8 +19,8 @@ class CellRow:
 
     accuracy: after the last epoch; last10: mean over the last ten. A diverged run counts with the accuracy that it
     ended with. difference: to the baseline cell; None for a baseline, or without one. target: see Evidence.
-    epochs_to_target: the median over seeds of the epoch that first reaches it, infinite if half of them never do;
-    reached: how many do.
+    epochs_to_target: the median over seeds of the epoch that first reaches it, infinite if half of them never do; also
+    in training images and in seconds of training; reached: how many do.
     """
 
     cell_id: str
@@ -33,6 +33,8 @@ class CellRow:
     difference: Estimate | None
     target: float | None
     epochs_to_target: float | None
+    images_to_target: float | None
+    seconds_to_target: float | None
     reached: int
     diverged: int
 
@@ -45,7 +47,7 @@ class CellRow:
         own = {key: value for key, value in asdict(self).items() if key != "config"}
         for name in ("accuracy", "last10", "difference"):
             own[name] = _interval(getattr(self, name))
-        own["epochs_to_target"] = _plain(self.epochs_to_target)
+        own |= {name: _plain(own[name]) for name in ("epochs_to_target", "images_to_target", "seconds_to_target")}
         return {"cell_id": own.pop("cell_id"), **fields, **own}
 
 
@@ -59,7 +61,10 @@ def _row(cell_id: str, evidence: Evidence) -> CellRow:
     baseline = evidence.sweep.baselines.get(cell_id)
     accuracies, target = evidence.of(cell_id, "final"), evidence.targets[cell_id]
     compared = bool(done and baseline and evidence.rows[baseline])
-    times = evidence.of(cell_id, "epochs_to_target") if math.isfinite(target) else np.empty(0)
+
+    def median(unit: str) -> float | None:
+        return middle(evidence.of(cell_id, f"{unit}_to_target")) if done and math.isfinite(target) else None
+
     return CellRow(
         cell_id=cell_id,
         config=cell.config,
@@ -72,8 +77,10 @@ def _row(cell_id: str, evidence: Evidence) -> CellRow:
         if compared and baseline
         else None,
         target=target if math.isfinite(target) else None,
-        epochs_to_target=middle(times) if len(times) else None,
-        reached=int(np.isfinite(times).sum()),
+        epochs_to_target=median("epochs"),
+        images_to_target=median("images"),
+        seconds_to_target=median("seconds"),
+        reached=int(np.isfinite(evidence.of(cell_id, "epochs_to_target")).sum()),
         diverged=int(evidence.of(cell_id, "diverged").sum()),
     )
 

@@ -69,6 +69,7 @@ CHANCE = Kind(
 )
 P = Kind(_p)
 NUMBER = Kind(_number)
+LARGE = Kind(lambda value: f"{value:,.0f}" if math.isfinite(value) else _number(value))
 BOUNDS = Kind(
     lambda e: "–" if math.isnan(e.low) else f"[{100 * e.low:.2f}, {100 * e.high:.2f}]".replace("-", "−"),
     lambda e: e.high - e.low,
@@ -242,6 +243,8 @@ def cells(rows: Sequence[CellRow]) -> Table:
             Column("accuracy", "accuracy, %", accuracy, lambda r: r.accuracy),
             Column("last10", "last 10 epochs, %", accuracy, lambda r: r.last10),
             Column("epochs_to_target", "epochs to target", _optional(NUMBER, math.nan), lambda r: r.epochs_to_target),
+            Column("images_to_target", "images to target", _optional(LARGE, math.nan), lambda r: r.images_to_target),
+            Column("seconds_to_target", "seconds to target", _optional(LARGE, math.nan), lambda r: r.seconds_to_target),
             Column("reached", "reached", COUNT, lambda r: r.reached),
         ),
         rows=rows,
