@@ -138,6 +138,24 @@ def test_columns_may_be_missing_anywhere(layout: Layout) -> None:
     assert package.load_runs(layout.root)["test_correct"].isna().tolist() == [False, True, True]
 
 
+def test_files_of_several_ages_are_read_by_duckdb_too(
+    layout: Layout, by_pyarrow: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "_MANY_FILES", 1)
+    write(layout, "aa", "bb", "cc", "dd")
+    whole = results.read(layout, "runs")
+    for run_id, dropped in (("bb", ["test_correct"]), ("cc", ["test_correct", "started_at", "threads"])):
+        old = pq.read_table(layout.row("runs", run_id)).drop_columns(dropped)
+        pq.write_table(old, layout.row("runs", run_id))
+    runs = results.read(layout, "runs")
+    assert by_pyarrow == []
+    assert runs.schema == whole.schema
+    assert [value is None for value in runs["test_correct"].to_pylist()] == [False, True, True, False]
+    assert [value is None for value in runs["threads"].to_pylist()] == [False, False, True, False]
+    kept = [name for name in whole.column_names if name not in ("test_correct", "started_at", "threads")]
+    assert runs.select(kept).equals(whole.select(kept))
+
+
 def test_many_small_files_are_read_by_duckdb(tmp_path: Path, by_pyarrow: list[int]) -> None:
     layout = Layout(tmp_path / "results")
     write(layout, *(f"{number:03}" for number in range(results._MANY_FILES, 0, -1)))
