@@ -1,4 +1,4 @@
-"""What tables of many runs cost: the first compaction, a summary of all curves from it, the same by plain pandas.
+"""What tables of many runs cost: the first compaction, a summary of all curves, the same by plain pandas, a report.
 
     python tests/benchmark_tables.py DIRECTORY [--cells 1000] [--seeds 20] [--epochs 200]
 
@@ -80,10 +80,20 @@ def summarise_with_pandas(root: Path) -> list[float]:
     return [float(total) for total in figures.groupby(cells).mean().sum()]
 
 
+def report(root: Path) -> list[float]:
+    """All that a report's tables and figures show: measures, contrasts, pooled effects; not drawn. The cells' number."""
+    from icbench import report
+
+    found = report.load(root)
+    shown = {name: table.texts() for name, table in found.tables.items()}
+    return [float(len(shown["cells"]))]
+
+
 PARTS: dict[str, Callable[[Path], list[float]]] = {
     "first compact": compact,
     "summary, compacted tables": summarise,
     "summary, pandas on small files": summarise_with_pandas,
+    "the report's figures, computed": report,
 }
 
 
@@ -116,7 +126,7 @@ def main() -> None:
         subprocess.run([sys.executable, Path(__file__).with_name("many_runs.py"), root, *sizes], check=True)
     shutil.rmtree(root / "compacted", ignore_errors=True)
     measured = {part: measure(part, root) for part in PARTS}
-    ours, theirs = (figures for _, _, figures in list(measured.values())[1:])
+    ours, theirs = (measured[f"summary, {way}"][2] for way in ("compacted tables", "pandas on small files"))
     assert all(abs(a - b) <= 1e-9 * abs(b) for a, b in zip(ours, theirs, strict=True)), (ours, theirs)
     (runs,) = measured["first compact"][2]
     print(f"{runs} runs; a summary is {SUMMARY}, by cell")
