@@ -81,7 +81,7 @@ def summarise_with_pandas(root: Path) -> list[float]:
 
 
 def report(root: Path) -> list[float]:
-    """All that a report's tables and figures show: measures, contrasts, pooled effects; not drawn. The cells' number."""
+    """The number of cells, after computing all that a report's tables and figures show; nothing is drawn."""
     from icbench import report
 
     found = report.load(root)

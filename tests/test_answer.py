@@ -8,7 +8,7 @@ import pytest
 from synthetic import make, rising
 
 from icbench.config import RunConfig
-from icbench.report.answer import answer, points, times
+from icbench.report.answer import answer, points, target_in_words, times
 from icbench.report.comparison import compare
 from icbench.report.stats import Estimate
 
@@ -34,12 +34,9 @@ def told(folder: Path, text: str, effect: dict[str, float]) -> str:
 
 def test_an_effect(tmp_path: Path) -> None:
     words = told(tmp_path, GRID, {"relu-ic-conv": 0.05})
-    assert words.startswith("Of 2 treatments 1 is shown to end at another accuracy, 1 better: relu-ic-conv ends +"), (
-        words
-    )
-    assert "points from the baseline and reaches its final accuracy in 0." in words
-    assert words.endswith("the epochs (1 cell × 8 seeds).")
-    assert words.count(".\n") == 0
+    assert words.startswith("Of 2 treatments, 1 is shown to end better than the baseline: relu-ic-conv ends +"), words
+    assert "points from it and reaches the baseline's final accuracy in 0." in words
+    assert words.endswith("the baseline's epochs (1 cell × 8 seeds).")
 
 
 def test_no_effect(tmp_path: Path) -> None:
@@ -50,16 +47,21 @@ def test_no_effect(tmp_path: Path) -> None:
 def test_one_treatment(tmp_path: Path) -> None:
     one = GRID.replace(", ic-conv-relu]", "]")
     assert told(tmp_path, one, {"relu-ic-conv": -0.05}).startswith(
-        "relu-ic-conv is shown to end at a worse accuracy than the baseline: relu-ic-conv ends −"
+        "relu-ic-conv is shown to end worse than the baseline: it ends −"
     )
-    assert "mostly never reaches its final accuracy (never [" in told(tmp_path, one, {"relu-ic-conv": -0.05})
-    assert "is shown to end at no other accuracy than the baseline" in told(tmp_path, one, {})
+    assert "mostly does not reach the baseline's final accuracy (never [" in told(
+        tmp_path, one, {"relu-ic-conv": -0.05}
+    )
+    assert told(tmp_path, one, {}).startswith("relu-ic-conv is not shown to end otherwise than the baseline: it ends ")
+    assert told(tmp_path, one.replace("seeds: 8", "seeds: 1"), {}).startswith(
+        "There are too few seeds to test whether relu-ic-conv ends at another accuracy than the baseline: it ends "
+    )
 
 
 def test_many_treatments_are_told_by_their_range(tmp_path: Path) -> None:
     many = GRID.replace("ic-conv-relu]", "ic-conv-relu, conv-relu-ic], dropout: [0.05, 0.1]")
     words = told(tmp_path, many, {"relu-ic-conv": 0.05, "conv-relu-ic": -0.05})
-    verdict = "Of 6 treatments 4 are shown to end at another accuracy, 2 better and 2 worse: the differences run from −"
+    verdict = "Of 6 treatments, 2 are shown to end better and 2 worse than the baseline: the differences run from −"
     assert words.startswith(verdict)
     assert words.index("(conv-relu-ic, dropout") < words.index("(relu-ic-conv, dropout")
 
@@ -70,6 +72,13 @@ def test_nothing_to_compare(tmp_path: Path) -> None:
     )
     evidence = make(tmp_path, GRID, lambda _: None)
     assert answer(compare(evidence), has_baselines=True).startswith("No treatment has finished runs")
+
+
+def test_a_target_of_one_s_own_is_named(tmp_path: Path) -> None:
+    evidence = make(tmp_path, GRID, lambda c: noisy({}, c), target=0.4)
+    words = answer(compare(evidence), has_baselines=True, target=target_in_words(evidence.target))
+    assert "reaches 40 % in 1.00× [1.00, 1.00] the baseline's epochs" in words
+    assert "final accuracy" not in words
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,17 @@ def test_each_condition(tmp_path: Path, odd: dict[str, Any], condition: str, val
     assert of_baseline.contrasts == 2  # both treatments are compared with it
 
 
+def test_what_the_grid_varies_by_itself_is_not_pooled(tmp_path: Path) -> None:
+    text = GRID.replace("grid: {", "grid: {precision: [float32, bfloat16], split: [test, heldout], ")
+    report = make_report(tmp_path, text, lambda c: rising(0.8 + 0.01 * c.seed))
+    assert report.mixtures == []
+    assert [(c.treatment, len(c.pairs)) for c in report.comparisons.pooled][:2] == [
+        ("relu-ic-conv, float32, test", 1),
+        ("ic-conv-relu, float32, test", 1),
+    ]
+    assert len(report.comparisons.pooled) == 8
+
+
 def test_uncommitted_code_is_not_known(tmp_path: Path) -> None:
     evidence = make(tmp_path, GRID, lambda _: rising(0.8), conditions=lambda _: {"git_dirty": True})
     (mixture,) = comparability.mixtures(evidence)
@@ -65,7 +76,7 @@ def test_it_is_said_and_can_be_refused(tmp_path: Path) -> None:
         return {"device": "NVIDIA H100"} if config.seed else {}
 
     report = make_report(tmp_path, GRID, lambda _: rising(0.8), conditions=conditions)
-    told = "device: NVIDIA H100 (3 runs), cpu (model) (3 runs); 2 contrasts of cell and baseline with different ones"
+    told = "device: NVIDIA H100 (3 runs), cpu (model) (3 runs); 2 contrasts between different ones"
     assert [str(each) for each in report.mixtures] == [told]
     comparability.refuse([], "made")
     with pytest.raises(UserError, match=r"the runs of made are not known to be comparable. device: NVIDIA H100"):

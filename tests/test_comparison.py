@@ -69,6 +69,20 @@ exclude: [{ordering: baseline, norm: group}]
     ]
 
 
+def test_places_whose_baselines_differ_in_ordering_and_more_have_names_of_their_own(tmp_path: Path) -> None:
+    text = """
+recipe: digits
+fixed: {dataset: digits}
+grid: {depth: [8, 14], ordering: [relu-ic-conv, conv-relu-ic], dropout: [0, 0.05]}
+baseline: {dropout: 0}
+"""
+    assert words(tmp_path, text) == [
+        ("dropout 0.05", f"digits, basic-{depth}, {ordering}")
+        for depth in (8, 14)
+        for ordering in ("relu-ic-conv", "conv-relu-ic")
+    ]
+
+
 def test_treatments_are_pooled_over_places(tmp_path: Path) -> None:
     found = compare(make(tmp_path, TABLE1, curve))
     assert [(c.treatment, len(c.pairs), c.seeds) for c in found.pooled] == [

@@ -8,7 +8,7 @@ import pytest
 from synthetic import make_report, rising
 
 from icbench.config import RunConfig
-from icbench.report.figures import INK, draw, save, style
+from icbench.report.figures import INK, draw, effects, learning_curves, save, style
 
 GRID = """
 recipe: {name: digits, epochs: 30}
@@ -28,6 +28,13 @@ def noisy(config: RunConfig) -> list[float]:
     return rising(0.8 + 0.01 * config.seed, config.recipe.epochs, 0.01, config.seed + config.depth)
 
 
+def many_cells(epochs: int) -> str:
+    """A grid of 113 cells, with one seed."""
+    rates = ", ".join(str(round(0.01 * k, 2)) for k in range(1, 15))
+    text = GRID.replace("[0.05, 0.1]", f"[{rates}]").replace("seeds: 2", "seeds: 1")
+    return text.replace("epochs: 30", f"epochs: {epochs}")
+
+
 def drawn(folder: Path, text: str, curve=noisy, **more):  # type: ignore[no-untyped-def]
     report = make_report(folder, text, curve, **more)
     with style():
@@ -35,7 +42,7 @@ def drawn(folder: Path, text: str, curve=noisy, **more):  # type: ignore[no-unty
 
 
 def test_each_question_has_its_figure(tmp_path: Path) -> None:
-    figures = drawn(tmp_path, GRID)
+    figures = drawn(tmp_path, GRID.replace("[8, 14]", "[8, 14, 20]"))
     assert list(figures) == [
         "effects", "learning-curves", "by-dropout", "by-depth", "by-norm", "stability", "performance-profiles",
     ]  # fmt: skip
@@ -85,6 +92,68 @@ def test_odd_sweeps(tmp_path: Path, curve) -> None:  # type: ignore[no-untyped-d
             assert re.search(r"<text", (tmp_path / f"{name}.svg").read_text())
 
 
+def test_every_epoch_is_shown_and_a_diverged_run_stays(tmp_path: Path) -> None:
+    """Falls in even epochs alone, and a run that ended after the first: neither is lost."""
+
+    def curve(config: RunConfig) -> list[float]:
+        if config.dropout and config.seed == 0:
+            return [0.3]
+        return [0.5 if epoch % 2 else 0.9 for epoch in range(1, 31)]
+
+    axes = drawn(tmp_path, GRID.replace("[8, 14]", "[8]"), curve)["learning-curves"].axes[0]
+    treated = axes.get_lines()[1]
+    assert treated.get_label() == "relu-ic-conv, dropout 0.05 (1 of 2 diverged)"
+    assert list(treated.get_xdata()) == list(range(1, 31))
+    assert treated.get_ydata() == pytest.approx([(30 + (50 if e % 2 else 90)) / 2 for e in range(1, 31)])
+    assert axes.get_ylim()[0] <= 30
+
+
+def test_thinned_curves_end_at_the_last_epoch_and_their_bands_hide_no_fall(tmp_path: Path) -> None:
+    evidence = make_report(tmp_path, many_cells(200), lambda c: [0.9] * 150 + [0.2] + [0.9] * 49).evidence
+    with style():
+        axes = learning_curves(evidence)["learning-curves-1"].axes[0]
+    line = axes.get_lines()[1]
+    assert line.get_xdata()[-1] == 200
+    assert len(line.get_xdata()) == 100
+    lowest = min(path.vertices[:, 1].min() for path in axes.collections[1].get_paths())
+    assert lowest == pytest.approx(20)
+
+
+def test_recipes_precisions_and_norm_options_are_not_joined_into_one_line(tmp_path: Path) -> None:
+    text = """
+fixed: {dataset: digits, depth: 8, ordering: relu-ic-conv}
+grid:
+  recipe: [{name: digits, epochs: 30}, {name: digits, epochs: 20}]
+  precision: [float32, bfloat16]
+  norm: [{name: group, groups: 2}, {name: group, groups: 4}]
+  dropout: [0, 0.1]
+seeds: 2
+"""
+    figures = drawn(tmp_path, text)
+    panels = [axes for axes in figures["by-dropout"].axes if axes.get_visible()]
+    assert len({axes.get_title() for axes in panels}) == 8
+    assert all(len(axes.containers) == 1 and len(axes.containers[0][0].get_xdata()) == 2 for axes in panels)
+    ticks = [label.get_text() for label in figures["by-norm"].axes[0].get_xticklabels()]
+    assert ticks == ["group groups=2", "group groups=4"]
+
+
+def test_intervals_without_an_end_lead_out_of_the_figure(tmp_path: Path) -> None:
+    """Certainly slower, to never: not as where nothing can be said."""
+
+    def curve(config: RunConfig) -> list[float]:
+        return rising(0.8 if config.dropout is None else 0.5, 30)
+
+    few, many = (
+        drawn(tmp_path, GRID.replace("seeds: 2", f"seeds: {seeds}").replace("[8, 14]", "[8]"), curve)["effects"].axes[1]
+        for seeds in (2, 5)
+    )
+    dotted = [[line for line in axes.get_lines() if line.get_linestyle() == ":"] for axes in (few, many)]
+    arrows = [[line for line in axes.get_lines() if line.get_marker() == ">"] for axes in (few, many)]
+    assert (len(dotted[0]), len(arrows[0])) == (8, 0)
+    assert (len(dotted[1]), len(arrows[1])) == (0, 8)
+    assert [text.get_text() for text in many.texts] == ["never"] * 8
+
+
 def test_a_grid_without_a_baseline(tmp_path: Path) -> None:
     text = GRID.replace("baseline: {ordering: baseline, norm: batch}", "")
     assert "effects" not in drawn(tmp_path, text)
@@ -98,23 +167,24 @@ def test_published_numbers_stand_beside(tmp_path: Path) -> None:
     assert np.isclose(marks[0][0], 0.69)  # relu-ic-conv less the baseline, basic 110
 
 
-def test_a_thousand_cells_are_cut_into_readable_figures(tmp_path: Path) -> None:
-    rates = ", ".join(str(round(0.01 * k, 2)) for k in range(1, 31))
-    text = GRID.replace("[0.05, 0.1]", f"[{rates}]").replace("seeds: 2", "seeds: 1")
-    figures = drawn(tmp_path, text)
-    curves = [figure for name, figure in figures.items() if name.startswith("learning-curves")]
+def test_many_cells_are_cut_into_readable_figures(tmp_path: Path) -> None:
+    report = make_report(tmp_path, many_cells(30), noisy)
+    with style():
+        curves = list(learning_curves(report.evidence).values())
+        tables = list(effects(report.comparisons).values())
     assert len(curves) > 1
     for figure in curves:
         shown = [axes for axes in figure.axes if axes.get_visible()]
         assert len(shown) <= 12
         assert all(len(axes.get_lines()) <= 10 for axes in shown)  # eight, the baseline, and where the rate drops
-    assert max(len(figure.axes[0].get_yticks()) for name, figure in figures.items() if name.startswith("effects")) <= 40
+    assert len(tables) > 1
+    assert max(len(figure.axes[0].get_yticks()) for figure in tables) <= 40
 
 
 def test_the_same_figure_is_the_same_file(tmp_path: Path) -> None:
     files = []
     for name in ("a", "b"):
         with style():
-            save(drawn(tmp_path, GRID)["effects"], tmp_path / f"{name}.svg")
+            save(drawn(tmp_path, GRID.replace("[8, 14]", "[8]"))["stability"], tmp_path / f"{name}.svg")
         files.append((tmp_path / f"{name}.svg").read_bytes())
     assert files[0] == files[1]

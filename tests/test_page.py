@@ -64,6 +64,7 @@ def test_the_page_needs_nothing_else(page: Path) -> None:
 def test_what_is_not_as_wanted_is_counted(page: Path, report: Report) -> None:
     html = page.read_text()
     assert "29 of 30 runs are finished, 0 missing, 1 failed (gpu-oom 1); 2 of the finished diverged, and" in html
+    assert " of 29 never reached the target." in html
     states = {record["state"]: record for record in report.tables["not-as-wanted"].records()}
     assert set(states) == {"diverged", "failed"}
     assert states["failed"]["message"] == "CUDA out of memory"
@@ -148,6 +149,22 @@ def test_in_a_browser(page: Path, tmp_path: Path) -> None:
     assert len(told["figures"]) >= 5
     assert all(width > 200 and height > 100 for width, height in told["figures"])
     assert told["wide"]
+
+
+def test_figures_have_no_ground_of_their_own(page: Path) -> None:
+    """In the dark, ink is pale: on white it would not be seen."""
+    for svg in re.findall(r"<figure.*?</svg>", page.read_text(), re.DOTALL):
+        assert not re.search(r"fill: (#ffffff|white)", svg)
+
+
+def test_latex_of_whatever_a_run_said(tmp_path: Path) -> None:
+    first = make_report(tmp_path, GRID, curve)
+    failed = next(i for i, c in first.sweep.runs() if curve(c) is None)
+    message = 'KeyError: {"a": 1} $x_1^2 50% #3 & C:\\new ~ <p>'
+    report = make_report(tmp_path, GRID, curve, failures={failed: Failure("", "error", message, "")})
+    line = next(line for line in report.tables["not-as-wanted"].latex().splitlines() if "KeyError" in line)
+    escaped = r"""\{"a": 1\} \$x\_1\textasciicircum{}2 50\% \#3 \& C:\textbackslash{}new \textasciitilde{} $<$p$>$"""
+    assert line.endswith(rf"KeyError: {escaped} \\")
 
 
 def test_in_the_dark(page: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`icbench report`, typed by a user: what is written, what is said, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -81,7 +82,7 @@ def test_mixed_conditions_are_said_or_refused(icbench: Icbench, made: Layout, tm
     results.write_run(made, rows[0] | {"device": "NVIDIA H100"}, results.read(made, "epochs", [run_id]).to_pylist())
     done = icbench("report")
     assert done.code == 0
-    assert "device: cpu (model) (5 runs), NVIDIA H100 (1 runs)" in done.err
+    assert "device: cpu (model) (5 runs), NVIDIA H100 (1 run)" in done.err
     assert "The runs are not known to be comparable" in (tmp_path / "report" / "index.html").read_text()
     refused = icbench("report", "--strict", "--out", "strict")
     assert refused.code == 2
@@ -108,6 +109,11 @@ def test_several_sweeps(icbench: Icbench, made: Layout, tmp_path: Path) -> None:
     for name in ("made", "other"):
         assert f'href="{name}/index.html"' in index
         assert (tmp_path / "report" / name / "index.html").is_file()
+    ledger.record_sweep(made, replace(load(tmp_path / "other.yaml"), name="empty", cells=(), baselines={}))
+    (made.sweep("empty").grid).write_text(GRID.replace("depth: 8", "depth: 14"))
+    with_an_empty_one = icbench("report", "--out", "three")
+    assert with_an_empty_one.code == 0
+    assert "empty: no run is finished, so it has no page." in with_an_empty_one.err
     assert icbench("report", "--sweep", "other", "--out", "one").code == 0
     assert "9 of 9 runs" in (tmp_path / "one" / "index.html").read_text()
 
@@ -115,10 +121,10 @@ def test_several_sweeps(icbench: Icbench, made: Layout, tmp_path: Path) -> None:
 def test_a_report_again_leaves_nothing_of_the_one_before(icbench: Icbench, made: Layout, tmp_path: Path) -> None:
     figures = tmp_path / "report" / "figures"
     figures.mkdir(parents=True)
-    for name in ("learning-curves-1.png", "learning-curves-22.svg", "learning-curves-mine.png", "notes.txt"):
+    for name in ("learning-curves-1.png", "by-norm.svg", "learning-curves-mine.png", "notes.txt"):
         (figures / name).touch()
     assert icbench("report").code == 0
-    kept = {path.name for path in figures.iterdir() if path.name.startswith(("learning", "notes"))}
+    kept = {path.name for path in figures.iterdir() if path.name.startswith(("learning", "notes", "by-norm"))}
     assert kept == {"learning-curves.png", "learning-curves.svg", "learning-curves-mine.png", "notes.txt"}
 
 
@@ -136,8 +142,9 @@ def test_a_grid_s_own_file_names_a_sweep(icbench: Icbench, made: Layout) -> None
         (["--sweep", "mad"], "there is no sweep 'mad' in results/. Did you mean 'made'? Valid: made."),
         (["--sweep", "missing.yaml"], "missing.yaml"),
         (["--out", "made.yaml"], "made.yaml: this is not a directory. Give one with --out DIR."),
-        (["--target", "120"], "argument --target: 120 should be above 0 and at most 100"),
-        (["--detect", "much"], "argument --detect"),
+        (["--target", "120"], "argument --target: 120 should be a number above 0 and at most 100"),
+        (["--detect", "much"], "argument --detect: much should be a number above 0 and at most 100"),
+        (["--out", "made.yaml/deep"], "made.yaml: this is not a directory. Give one with --out DIR."),
     ],
 )
 def test_mistakes(icbench: Icbench, made: Layout, tmp_path: Path, arguments: list[str], words: str) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,10 +55,15 @@ def run(args: argparse.Namespace) -> int:
     document.check_folder(args.out)
     sweeps = _sweeps(layout, args.sweep)
     reports = [document.load(layout, sweep, args.target, args.detect) for sweep in sweeps]
+    finished = [report for report in reports if report.evidence.runs["run_id"]]
+    if not finished:
+        document.check_finished(reports[0], layout)
     for report in reports:
-        document.check_finished(report, layout)
-        if args.strict:
+        if report not in finished:
+            complain(f"{report.name}: no run is finished, so it has no page.")
+        elif args.strict:
             comparability.refuse(report.mixtures, report.name)
+    reports = finished
     pages = [report.write(args.out / report.name if len(reports) > 1 else args.out) for report in reports]
     if len(reports) > 1:
         from icbench.report.page import index
@@ -71,10 +77,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _percent(text: str) -> float:
     """Per cent, or percentage points, as a fraction."""
-    value = float(text.removesuffix("%"))
-    if not 0 < value <= 100:
-        raise argparse.ArgumentTypeError(f"{text} should be above 0 and at most 100")
-    return value / 100
+    with suppress(ValueError):
+        value = float(text.removesuffix("%"))
+        if 0 < value <= 100:
+            return value / 100
+    raise argparse.ArgumentTypeError(f"{text} should be a number above 0 and at most 100")
 
 
 def _sweeps(layout: "Layout", name: str | None) -> "list[Sweep]":

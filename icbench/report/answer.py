@@ -6,58 +6,84 @@ from collections.abc import Sequence
 from icbench.report.comparison import Comparison, Comparisons
 from icbench.report.stats import Estimate
 
+# What speed is measured by, unless a target is given.
+BASELINE_S = "the baseline's final accuracy"
 _MOST_TOLD = 3
 _LEVEL = 0.05
 
 
-def answer(found: Comparisons, *, has_baselines: bool) -> str:
-    """What the treatments do to the final accuracy and to the epochs that it takes, each with its 95 % interval."""
+def answer(found: Comparisons, *, has_baselines: bool, target: str = BASELINE_S) -> str:
+    """What the treatments do to the final accuracy and to the epochs to the target, each with its 95 % interval.
+
+    target: what speed is measured by, in words.
+    """
     if not has_baselines:
         return "The grid names no baseline, so accuracies are shown and not compared."
     if not found.pooled:
         return "No treatment has finished runs beside a baseline with finished runs yet."
-    told = _each(found.pooled) if len(found.pooled) <= _MOST_TOLD else _range(found.pooled)
+    told = _each(found.pooled, target) if len(found.pooled) <= _MOST_TOLD else _range(found.pooled, target)
     sizes = {size(comparison) for comparison in found.pooled}
     return f"{_verdict(found.pooled)}: {told}" + (f" ({sizes.pop()})." if len(sizes) == 1 else ".")
 
 
 def _verdict(pooled: Sequence[Comparison]) -> str:
     """Which treatments are shown to end at another accuracy than the baseline, corrected for their number."""
+    who = pooled[0].treatment if len(pooled) == 1 else f"any of {len(pooled)} treatments"
+    if all(math.isnan(c.p_holm) for c in pooled):
+        return f"There are too few seeds to test whether {who} ends at another accuracy than the baseline"
     shown = [c for c in pooled if c.p_holm < _LEVEL]
     better = sum(c.final.value > 0 for c in shown)
-    parts = [f"{n} better" for n in (better,) if n] + [f"{n} worse" for n in (len(shown) - better,) if n]
+    worse = len(shown) - better
     if len(pooled) == 1:
-        found = f"a {'better' if better else 'worse'}" if shown else "no other"
-        return f"{pooled[0].treatment} is shown to end at {found} accuracy than the baseline"
+        verdict = "shown to end better" if better else "shown to end worse" if worse else "not shown to end otherwise"
+        return f"{who} is {verdict} than the baseline"
     if not shown:
         return f"None of {len(pooled)} treatments is shown to end at another accuracy than the baseline"
-    verb = "is" if len(shown) == 1 else "are"
-    return f"Of {len(pooled)} treatments {len(shown)} {verb} shown to end at another accuracy, {' and '.join(parts)}"
+    parts = [f"{count} {words}" for count, words in ((better, "better"), (worse, "worse")) if count]
+    first, *rest = parts
+    number, word = first.split()
+    verb = "is" if number == "1" else "are"
+    told = " and ".join([f"{number} {verb} shown to end {word}", *rest])
+    return f"Of {len(pooled)} treatments, {told} than the baseline"
 
 
-def _each(pooled: Sequence[Comparison]) -> str:
+def _each(pooled: Sequence[Comparison], target: str) -> str:
     clauses = [
-        f"{c.treatment} ends {points(c.final.estimate)} points from the baseline and {_reaches(c.epochs_ratio)}"
+        f"{'it' if len(pooled) == 1 else c.treatment} ends {points(c.final.estimate)} points from it and "
+        f"{_reaches(c.epochs_ratio, target)}"
         for c in pooled
     ]
     return "; ".join(clauses)
 
 
-def _reaches(ratio: Estimate) -> str:
+def _reaches(ratio: Estimate, target: str) -> str:
+    if math.isnan(ratio.value):
+        return f"nothing can be said of the epochs to {target}"
     if math.isinf(ratio.value):
-        return f"mostly never reaches its final accuracy ({times(ratio)})"
-    return f"reaches its final accuracy in {times(ratio)} the epochs"
+        return f"mostly does not reach {target} ({times(ratio)} the baseline's epochs)"
+    return f"reaches {target} in {times(ratio)} the baseline's epochs"
 
 
-def _range(pooled: Sequence[Comparison]) -> str:
+def _range(pooled: Sequence[Comparison], target: str) -> str:
     """The lowest and the highest, in accuracy and in speed."""
     low, *_, high = sorted(pooled, key=lambda c: c.final.value)
-    fast, *_, slow = sorted(pooled, key=lambda c: c.epochs_ratio.value)
-    return (
+    differences = (
         f"the differences run from {points(low.final.estimate)} points ({low.treatment}) to "
-        f"{points(high.final.estimate)} ({high.treatment}), and the ratio of epochs to the baseline's final accuracy "
-        f"from {times(fast.epochs_ratio)} ({fast.treatment}) to {times(slow.epochs_ratio)} ({slow.treatment})"
+        f"{points(high.final.estimate)} ({high.treatment})"
     )
+    timed = [c for c in pooled if not math.isnan(c.epochs_ratio.value)]
+    if not timed:
+        return differences
+    fast, slow = (choose(timed, key=lambda c: c.epochs_ratio.value) for choose in (min, max))
+    return (
+        f"{differences}, and the epochs to {target}, in the baseline's, from "
+        f"{times(fast.epochs_ratio)} ({fast.treatment}) to {times(slow.epochs_ratio)} ({slow.treatment})"
+    )
+
+
+def target_in_words(target: float | None) -> str:
+    """What speed is measured by: an accuracy that was given, else the baseline's."""
+    return BASELINE_S if target is None else f"{100 * target:g} %"
 
 
 def size(comparison: Comparison) -> str:

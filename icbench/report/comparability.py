@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from icbench.console import plural
 from icbench.errors import UserError
 from icbench.report.evidence import Evidence
 from icbench.report.treatments import contrasts
@@ -12,6 +13,7 @@ CONDITIONS = {
     "code": "code",
     "device": "device",
     "precision": "precision",
+    "split": "test images",
     "world_size": "world size (processes that share a run)",
     "torch_version": "torch version",
 }
@@ -20,7 +22,7 @@ UNCOMMITTED = " with uncommitted changes"
 
 @dataclass(frozen=True)
 class Mixture:
-    """A condition in which runs differ, or that is not known for sure.
+    """A condition in which runs differ that are pooled or compared, or that is not known for sure.
 
     values: each with its number of runs, the most frequent first. contrasts: how many compare runs that differ in it,
     within a cell or between it and its baseline.
@@ -31,25 +33,25 @@ class Mixture:
     contrasts: int
 
     def __str__(self) -> str:
-        values = ", ".join(f"{value} ({count:,} runs)" for value, count in self.values)
+        values = ", ".join(f"{value} ({plural(count, 'run')})" for value, count in self.values)
         if len(self.values) == 1:
             return f"{CONDITIONS[self.condition]}: {values}, so what they ran is not known for sure"
-        within = f"{self.contrasts} contrasts" if self.contrasts != 1 else "1 contrast"
-        return f"{CONDITIONS[self.condition]}: {values}; {within} of cell and baseline with different ones"
+        return f"{CONDITIONS[self.condition]}: {values}; {plural(self.contrasts, 'contrast')} between different ones"
 
 
 def mixtures(evidence: Evidence) -> list[Mixture]:
-    """The conditions in which the sweep's finished runs are not all alike, or not known for sure."""
+    """The conditions in which finished runs that are pooled or compared are not all alike, or not known for sure."""
     values = {condition: of_runs(evidence, condition) for condition in CONDITIONS}
-    pairs = [
-        evidence.rows[c.cell.cell_id] + evidence.rows[c.baseline.cell_id]
-        for c in contrasts(evidence.sweep)
-        if evidence.rows[c.cell.cell_id] and evidence.rows[c.baseline.cell_id]
-    ]
+    pairs, pooled = [], dict(evidence.rows)
+    for c in contrasts(evidence.sweep):
+        if evidence.rows[c.cell.cell_id] and evidence.rows[c.baseline.cell_id]:
+            pairs.append(evidence.rows[c.cell.cell_id] + evidence.rows[c.baseline.cell_id])
+            pooled[c.treatment] = pooled.get(c.treatment, []) + pairs[-1]
     found = []
     for condition, each in values.items():
         counts = Counter(each)
-        if len(counts) > 1 or any(value.endswith(UNCOMMITTED) for value in counts):
+        mixed = any(len({each[row] for row in rows}) > 1 for rows in pooled.values())
+        if mixed or any(value.endswith(UNCOMMITTED) for value in counts):
             across = sum(len({each[row] for row in rows}) > 1 for rows in pairs)
             ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
             found.append(Mixture(condition, tuple(ordered), across))

@@ -214,7 +214,7 @@ def _holm(comparisons: Sequence[Comparison]) -> list[float]:
 
 def _image_bounds(done: Sequence[Contrast], evidence: Evidence, images: Mapping[str, bytes]) -> list[Estimate]:
     """The bounds of each contrast's difference over test images; contrasts of one data set share the drawn images."""
-    differences: dict[tuple[str, str], list[tuple[int, Floats]]] = {}
+    differences: dict[tuple[str, str, int], list[tuple[int, Floats]]] = {}
     baselines = {i: evidence.correct(i, images) for i in {c.baseline.cell_id for c in done}}
     for index, contrast in enumerate(done):
         config = contrast.cell.config
@@ -222,7 +222,8 @@ def _image_bounds(done: Sequence[Contrast], evidence: Evidence, images: Mapping[
         control = baselines[contrast.baseline.cell_id]
         if treated is None or control is None or config.dataset != contrast.baseline.config.dataset:
             continue
-        differences.setdefault((config.dataset, config.split), []).append((index, treated - control))
+        if len(treated) == len(control):
+            differences.setdefault((config.dataset, config.split, len(treated)), []).append((index, treated - control))
     bounds = [NONE] * len(done)
     for group in differences.values():
         found = stats.image_intervals(np.stack([each for _, each in group]))

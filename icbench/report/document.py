@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from icbench import results
+from icbench.console import plural
 from icbench.errors import UserError
 from icbench.files import write_whole
 from icbench.grid import Sweep
 from icbench.layout import Layout
 from icbench.report import comparability, evidence, published, tables
-from icbench.report.answer import answer
+from icbench.report.answer import answer, target_in_words
 from icbench.report.cells import CellRow, cell_rows
 from icbench.report.comparability import Mixture
-from icbench.report.comparison import Comparison, Comparisons, compare
+from icbench.report.comparison import Comparisons, compare
 from icbench.report.evidence import Evidence
-from icbench.report.power import seeds_needed
 from icbench.report.published import Beside
 from icbench.report.tables import Table
 
@@ -77,15 +77,16 @@ class Report:
 
     @cached_property
     def answer(self) -> str:
-        return answer(self.comparisons, has_baselines=bool(self.sweep.baselines))
+        target = target_in_words(self.evidence.target)
+        return answer(self.comparisons, has_baselines=bool(self.sweep.baselines), target=target)
 
     @cached_property
     def tables(self) -> dict[str, Table]:
         """By name: treatments, contrasts, stability, published, cells, not-as-wanted."""
         found = self.comparisons
         every = (
-            tables.treatments(found.pooled, self._seeds_needed, self.detect),
-            tables.contrasts(found.single),
+            tables.treatments(found, self.detect),
+            tables.contrasts(found),
             tables.stability(found.pooled),
             tables.beside(self.beside),
             tables.cells(self.cells),
@@ -93,36 +94,28 @@ class Report:
         )
         return {table.name: table for table in every}
 
-    def _seeds_needed(self, comparison: Comparison) -> int | None:
-        deviation = comparison.seed_deviation
-        if math.isnan(deviation):
-            return None
-        return seeds_needed(self.detect, deviation, len(comparison.pairs), len(self.comparisons.pooled))
-
     @property
     def images(self) -> str:
         """What accuracies were measured on."""
         splits = {cell.config.split for cell in self.sweep.cells}
-        return (
-            "test images"
-            if splits == {"test"}
-            else "held-out training images"
-            if splits == {"heldout"}
-            else ("test images or of held-out training images, as the cells say")
-        )
+        every = {"test": "test images", "heldout": "held-out training images"}
+        return " and ".join(every[split] for split in every if split in splits)
 
     @property
     def counts_in_words(self) -> str:
         """How many runs there are, and what became of the others."""
         n, by_kind = self.evidence.counts(), self.evidence.failed_by_kind()
-        never = int(np.isinf(self.evidence.measures["epochs_to_target"]).sum()) if self.sweep.baselines else 0
+        aimed = [
+            row for i, rows in self.evidence.rows.items() for row in rows if math.isfinite(self.evidence.targets[i])
+        ]
+        never = int(np.isinf(self.evidence.measures["epochs_to_target"][aimed]).sum())
         kinds = f" ({', '.join(f'{kind} {count}' for kind, count in by_kind.most_common())})" if by_kind else ""
         words = [
             f"{n['finished']:,} of {n['wanted']:,} runs are finished, {n['missing']:,} missing, "
             f"{n['failed']:,} failed{kinds}; {n['diverged']:,} of the finished diverged"
         ]
-        if self.sweep.baselines:
-            words.append(f", and {never:,} never reached the target")
+        if aimed:
+            words.append(f", and {never:,} of {len(aimed):,} never reached the target")
         return "".join([*words, "."])
 
     @property
@@ -206,7 +199,7 @@ def write_files(folder: Path, tables: Iterable[Table], figures: "Mapping[str, Fi
 
     for name in ("tables", "figures"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    _remove_parts(folder / "figures", figures)
+    _remove_drawings(folder / "figures")
     written = []
     for table in tables:
         for suffix, text in (("csv", table.csv()), ("tex", table.latex())):
@@ -220,18 +213,22 @@ def write_files(folder: Path, tables: Iterable[Table], figures: "Mapping[str, Fi
     return written
 
 
-def _remove_parts(folder: Path, figures: Iterable[str]) -> None:
-    """Remove what an earlier report wrote of these figures, which may have been cut into other parts then."""
-    for kind in {re.sub(r"-\d+$", "", name) for name in figures}:
-        for file in folder.glob(f"{kind}*"):
-            if re.fullmatch(rf"{kind}(-\d+)?\.(png|svg)", file.name):
-                file.unlink()
+def _remove_drawings(folder: Path) -> None:
+    """Remove what an earlier report drew here, which may have been of another sweep, or cut into other parts."""
+    kinds = "effects|learning-curves|by-[a-z]+|stability|performance-profiles|published"
+    for file in folder.iterdir():
+        if re.fullmatch(rf"({kinds})(-\d+)?\.(png|svg)", file.name):
+            file.unlink()
 
 
 def check_folder(folder: Path) -> None:
-    """Raise UserError where a file stands in the way of what is to be written."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError("this is not a directory.", "Give one with --out DIR.", file=folder)
+    """Raise UserError where something stands in the way of what is to be written."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    for path in (nearest, folder / "tables", folder / "figures"):
+        if path.exists() and not path.is_dir():
+            raise UserError("this is not a directory.", "Give one with --out DIR.", file=path)
+    if (folder / "index.html").is_dir():
+        raise UserError("this is a directory.", "Give another place with --out DIR.", file=folder / "index.html")
 
 
 def check_finished(report: Report, layout: Layout) -> None:
@@ -246,4 +243,4 @@ def _write(target: Path, text: str) -> None:
 
 def _counted(values: Sequence[object]) -> str:
     counts = Counter(map(str, values))
-    return ", ".join(f"{value} ({count:,} runs)" for value, count in counts.most_common()) or "–"
+    return ", ".join(f"{value} ({plural(count, 'run')})" for value, count in counts.most_common()) or "–"

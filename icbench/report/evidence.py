@@ -26,7 +26,7 @@ from icbench.train.schedule import learning_rate
 _RUN_COLUMNS = (
     "seed", "epochs", "test_accuracy", "test_accuracy_last10", "diverged", "train_seconds", "images_per_second",
     "icbench_version", "git_commit", "git_dirty", "torch_version", "device", "hostname", "threads", "world_size",
-    "precision", "parameters", "finished_at",
+    "precision", "split", "parameters", "finished_at",
 )  # fmt: skip
 _EPOCH_COLUMNS = ("epoch", "test_accuracy", "seconds")
 

@@ -17,17 +17,18 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from icbench.config import RunConfig
 from icbench.files import write_whole
 from icbench.report import metrics, stats
-from icbench.report.comparison import Comparisons
+from icbench.report.answer import BASELINE_S, target_in_words
+from icbench.report.comparison import NONE, Comparisons
 from icbench.report.evidence import Evidence
 from icbench.report.metrics import Floats
 from icbench.report.published import SOURCES, Beside
 from icbench.report.stats import Estimate
-from icbench.report.treatments import Contrast, cell_in_words, contrasts
+from icbench.report.treatments import Contrast, cell_in_words, contrasts, in_words, varying
 
 # Every text and line that is neither data nor background has this colour; a page may put its own in its place.
 INK = "#2b2b2b"
@@ -36,6 +37,11 @@ _LINES = 8
 _TITLE = 32
 # More runs than so many are not shown one by one.
 _DOTS = 600
+# A profile of fewer places is but a step.
+_FEWEST_WORKLOADS = 3
+# What an axis of ratios shows in any case.
+_RATIOS = (0.5, 2.0)
+_PLACE = {"dataset", "block", "depth"}
 _ROWS = 40
 _POINTS = 100
 # No accuracy is above 100 %, whatever an interval says.
@@ -52,6 +58,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.facecolor": "none",
     "grid.alpha": 0.15,
     "grid.color": INK,
     "svg.fonttype": "none",
@@ -76,26 +83,36 @@ def save(figure: Figure, target: Path) -> None:
     write_whole(target, lambda file: figure.savefig(file, format=kind, dpi=200, metadata=metadata), durable=False)
 
 
-def effects(found: Comparisons) -> Figures:
+def effects(found: Comparisons, target: str = BASELINE_S) -> Figures:
     """What each treatment does to the final accuracy and to the epochs to the target; pale: the cells behind it."""
     figures = {}
     for number, part in _parts(found.pooled, _ROWS):
         figure = Figure(figsize=(7.2, 1.1 + 0.3 * len(part)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
-        for row, pooled in enumerate(part):
-            own = [c for c in found.single if c.treatment == pooled.treatment]
-            _estimate(left, row, _percent(pooled.final.estimate), [100 * c.final.value for c in own])
-            _estimate(right, row, pooled.epochs_ratio, [c.epochs_ratio.value for c in own])
-        for axes, zero, label in (
+        behind = [[c for c in found.single if len(p.pairs) > 1 and c.treatment == p.treatment] for p in part]
+        _estimates(
+            left,
+            [_percent(p.final.estimate) for p in part],
+            [[100 * c.final.value for c in cells] for cells in behind],
+        )
+        right.set_xscale("log", base=2)
+        _estimates(
+            right,
+            [p.epochs_ratio for p in part],
+            [[c.epochs_ratio.value for c in cells] for cells in behind],
+            at_least=_RATIOS,
+        )
+        right.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        right.xaxis.set_minor_formatter(NullFormatter())
+        for axes, same, label in (
             (left, 0.0, "final accuracy less the baseline's (points)"),
-            (right, 1.0, "epochs to the baseline's accuracy (ratio)"),
+            (right, 1.0, f"epochs to {target} (ratio)"),
         ):
-            axes.axvline(zero, color=INK, linestyle="--", linewidth=0.8)
+            axes.axvline(same, color=INK, linestyle="--", linewidth=0.8)
             axes.set_xlabel(label)
             axes.grid(axis="y", visible=False)
         left.set_yticks(range(len(part)), [pooled.treatment for pooled in part])
         left.set_ylim(len(part) - 0.5, -0.5)
-        _ratio_axis(right)
         figures["effects" + number] = figure
     return figures
 
@@ -104,37 +121,63 @@ def _percent(estimate: Estimate) -> Estimate:
     return Estimate(*(100 * each for each in estimate))
 
 
-def _estimate(axes: Axes, row: int, estimate: Estimate, cells: Sequence[float]) -> None:
+def _estimates(
+    axes: Axes,
+    estimates: Sequence[Estimate],
+    cells: Sequence[Sequence[float]],
+    at_least: tuple[float, float] | None = None,
+    scope: Sequence[float] = (),
+) -> None:
+    """Estimates with their intervals, one a row, over those of single cells; what has no end goes to the edge.
+
+    at_least: what an axis of ratios shows in any case; scope: what else the axis is to show.
+    """
+    shown = [*scope, *(each for estimate in estimates for each in estimate), *(each for row in cells for each in row)]
+    known = [each for each in (*shown, *(at_least or (0.0,))) if math.isfinite(each) and (each > 0 or not at_least)]
+    low, high = min(known), max(known)
+    if at_least:
+        edges = (low / 1.1, high * 1.1)
+    else:
+        margin = 0.06 * (high - low) or 1.0
+        edges = (low - margin, high + margin)
+    axes.set_xlim(*edges)
+    for row, (estimate, own) in enumerate(zip(estimates, cells, strict=True)):
+        _estimate(axes, row, estimate, own, edges)
+
+
+def _estimate(axes: Axes, row: int, estimate: Estimate, cells: Sequence[float], edges: tuple[float, float]) -> None:
     value, low, high = estimate
-    if len(cells) > 1:
-        axes.plot(cells, [row] * len(cells), "o", color="C0", alpha=0.3, markersize=3, markeredgewidth=0)
-    if math.isinf(high):
+    for each in cells:
+        if not math.isnan(each):
+            shape = "o" if math.isfinite(each) else ">"
+            axes.plot([min(each, edges[1])], [row], shape, color="C0", alpha=0.3, markersize=3, markeredgewidth=0)
+    if low == 0 and math.isinf(high):  # an interval that says nothing
         axes.axhline(row, color="C0", linewidth=0.8, linestyle=":")
-    elif math.isfinite(low):
-        axes.plot([low, high], [row, row], color="C0", linewidth=1.6, solid_capstyle="butt")
+    elif not math.isnan(low):
+        start, end = max(low, edges[0]), min(high, edges[1])
+        axes.plot([min(start, end), end], [row, row], color="C0", linewidth=1.6, solid_capstyle="butt")
+        if math.isinf(high):
+            axes.plot([edges[1]], [row], ">", color="C0", markersize=5, clip_on=False)
     if math.isfinite(value):
         axes.plot([value], [row], "o", color="C0", markersize=5)
     else:
-        axes.annotate("never", (0.98, row), xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=8)
-
-
-def _ratio_axis(axes: Axes) -> None:
-    axes.set_xscale("log", base=2)
-    low, high = axes.get_xlim()
-    axes.set_xlim(min(low, 0.45), max(high, 2.2))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_formatter(NullFormatter())
+        words = "–" if math.isnan(value) else "never"
+        axes.annotate(
+            words, (0.96, row - 0.08), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
+        )
 
 
 def learning_curves(evidence: Evidence) -> Figures:
     """Test accuracy by epoch: means over seeds, bands from the lowest to the highest; a panel for each place."""
     panels = _panels(evidence)
+    # Of very many panels the files would else be too large for a page; the bands still show every epoch.
+    step = max(1, evidence.accuracy.shape[1] // _POINTS) if len(panels) > _PANELS else 1
     figures = {}
     for number, part in _parts(panels, _PANELS):
         figure, grid = _grid(len(part))
         for axes, (title, lines) in zip(grid, part, strict=False):
-            _draw_curves(axes, title, lines, evidence)
-        _label_outside(grid, len(part), "epoch", "test accuracy (%)")
+            _draw_curves(axes, title, lines, evidence, step)
+        _label_outside(grid, len(part), "epoch", f"{_whose(evidence)} accuracy (%)")
         _legends(figure, grid[: len(part)])
         figures["learning-curves" + number] = figure
     return figures
@@ -143,6 +186,12 @@ def learning_curves(evidence: Evidence) -> Figures:
 Panel = tuple[str, list[tuple[str, str]]]
 # Of a line the cells: where each stands along the axis, and its id.
 Along = list[tuple[float | str, str]]
+
+
+def _whose(evidence: Evidence) -> str:
+    """What images accuracies are of, as the axes say it."""
+    splits = {cell.config.split for cell in evidence.sweep.cells}
+    return {"test": "test", "heldout": "held-out"}[splits.pop()] if len(splits) == 1 else "test or held-out"
 
 
 def _panels(evidence: Evidence) -> list[Panel]:
@@ -169,33 +218,42 @@ def _panels(evidence: Evidence) -> list[Panel]:
 
 def _panels_of_others(evidence: Evidence, compared: set[str]) -> list[Panel]:
     """Panels of the cells that have no baseline, by data set and net."""
+    differing = varying(cell.config for cell in evidence.sweep.cells)
+    of_place = _PLACE | (differing & {"width", "recipe", "precision", "split"})
     places: dict[str, list[tuple[str, str]]] = {}
     for cell_id, cell in evidence.cells.items():
         if cell_id not in compared:
-            c = cell.config
-            words = [c.ordering, *([c.norm.name] if c.norm.name != "batch" else [])]
-            words += [f"dropout {c.dropout:g}"] if c.dropout is not None else []
-            places.setdefault(f"{c.dataset}, {c.block}-{c.depth}", []).append((", ".join(words), cell_id))
-    return [(title, list(part)) for title, lines in places.items() for _, part in _parts(lines, _LINES)]
+            words = in_words(cell.config, {"ordering"} | differing - of_place)
+            places.setdefault(in_words(cell.config, of_place), []).append((words, cell_id))
+    return [
+        (textwrap.fill(title, _TITLE), list(part))
+        for title, lines in places.items()
+        for _, part in _parts(lines, _LINES)
+    ]
 
 
-def _draw_curves(axes: Axes, title: str, lines: list[tuple[str, str]], evidence: Evidence) -> None:
+def _draw_curves(axes: Axes, title: str, lines: list[tuple[str, str]], evidence: Evidence, step: int) -> None:
+    """Of each `step` epochs the last one's mean, and the lowest and highest of all of them as the band."""
     colours = iter(sns.color_palette())
-    early = []
+    lows = []
     for name, cell_id in lines:
-        curves = 100 * evidence.accuracy[evidence.rows[cell_id]]
-        curves = curves[:, np.isfinite(curves).any(axis=0)]
-        epochs = np.arange(1, curves.shape[1] + 1)[:: max(1, curves.shape[1] // _POINTS)]
-        shown = curves[:, epochs - 1]
+        rows = evidence.rows[cell_id]
+        epochs = evidence.cells[cell_id].config.recipe.epochs
+        curves = 100 * metrics.carried_on(evidence.accuracy[rows, :epochs])
+        ends = np.arange(curves.shape[1] - 1, -1, -step)[::-1]
+        starts = np.concatenate([[0], ends[:-1] + 1])
         look = {"color": INK, "linestyle": "--"} if name == "baseline" else {"color": next(colours)}
-        axes.plot(epochs, np.nanmean(shown, axis=0), linewidth=1.2, label=name or None, **look)
-        low, high = np.nanmin(shown, axis=0), np.nanmax(shown, axis=0)
-        axes.fill_between(epochs, low, high, color=look["color"], alpha=0.15, linewidth=0)
-        early.append(low[min(len(low) - 1, len(low) // 8)])
+        ended = int(evidence.of(cell_id, "diverged").sum())
+        words = f"{name} ({ended} of {len(rows)} diverged)".lstrip() if ended else name
+        low = np.minimum.reduceat(curves.min(axis=0), starts)
+        high = np.maximum.reduceat(curves.max(axis=0), starts)
+        axes.plot(ends + 1, curves.mean(axis=0)[ends], linewidth=1.2, label=words or None, **look)
+        axes.fill_between(ends + 1, low, high, color=look["color"], alpha=0.15, linewidth=0)
+        lows.append(low[len(low) // 8 :].min())
     until = min(evidence.before_drop[cell_id] for _, cell_id in lines)
     if until < evidence.accuracy.shape[1]:
         axes.axvline(until, color=INK, linewidth=0.6, linestyle=":")
-    axes.set_ylim(math.floor(min(early)), min(axes.get_ylim()[1], _TOP))
+    axes.set_ylim(math.floor(min(lows)), min(axes.get_ylim()[1], _TOP))
     axes.set_title(title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -204,7 +262,7 @@ _AXES: dict[str, Callable[[RunConfig], float | str]] = {
     "dropout": lambda c: math.nan if c.dropout is None else c.dropout,
     "depth": lambda c: c.depth,
     "width": lambda c: c.width,
-    "norm": lambda c: str(c.norm) if c.norm.name == "group" else c.norm.name,
+    "norm": lambda c: str(c.norm),
 }
 _UNITS = {"dropout": "dropout rate", "depth": "depth (layers)", "width": "width (channels)", "norm": "normalisation"}
 
@@ -214,8 +272,7 @@ def sensitivity(evidence: Evidence) -> Figures:
     figures = {}
     for field, of in _AXES.items():
         cells = [c.config for c in evidence.sweep.cells if evidence.rows[c.cell_id]]
-        values = {of(c) for c in cells} - {math.nan}
-        values = {v for v in values if not (isinstance(v, float) and math.isnan(v))}
+        values = list(dict.fromkeys(v for v in map(of, cells) if isinstance(v, str) or not math.isnan(v)))
         if len(values) > 1:
             for number, part in _parts(_lines_along(evidence, field), _PANELS):
                 figures[f"by-{field}{number}"] = _draw_along(evidence, field, part, values)
@@ -223,19 +280,17 @@ def sensitivity(evidence: Evidence) -> Figures:
 
 
 def _lines_along(evidence: Evidence, field: str) -> list[tuple[str, dict[str, Along]]]:
-    """By place (all but the field and the ordering): by ordering, the cells along the field."""
+    """By place (all that differs but the field, the ordering and the rate) and by line: the cells along the field."""
     of = _AXES[field]
+    own = {field, "norm options"} if field == "norm" else {field}
+    differing = varying(cell.config for cell in evidence.sweep.cells)
+    of_line = {"ordering"} | (differing & {"dropout"}) - own
+    of_place = (_PLACE | differing) - of_line - own
     places: dict[str, dict[str, Along]] = {}
     for cell_id, cell in evidence.cells.items():
-        if not evidence.rows[cell_id]:
-            continue
-        c = cell.config
-        words = [c.dataset, c.block if field == "depth" else f"{c.block}-{c.depth}"]
-        words += [f"width {c.width}"] if field != "width" and c.width != 16 else []
-        words += [c.norm.name] if field != "norm" and c.norm.name != "batch" else []
-        no_rate = field == "dropout" or c.dropout is None
-        name = c.ordering if no_rate else f"{c.ordering}, {c.dropout:g}"
-        places.setdefault(" ".join(words), {}).setdefault(name, []).append((of(c), cell_id))
+        if evidence.rows[cell_id]:
+            lines = places.setdefault(in_words(cell.config, of_place), {})
+            lines.setdefault(in_words(cell.config, of_line), []).append((of(cell.config), cell_id))
     return [(title, part) for title, lines in places.items() for part in _lines_in_parts(lines)]
 
 
@@ -250,10 +305,10 @@ def _draw_along(
     evidence: Evidence,
     field: str,
     part: Sequence[tuple[str, dict[str, Along]]],
-    values: set[float | str],
+    values: Sequence[float | str],
 ) -> Figure:
     figure, grid = _grid(len(part))
-    words = sorted(v for v in values if isinstance(v, str))
+    words = [v for v in values if isinstance(v, str)]
     numbers = [v for v in values if not isinstance(v, str)]
     span = max(numbers) - min(numbers) if numbers else 0.0
     for axes, (title, lines) in zip(grid, part, strict=False):
@@ -277,10 +332,17 @@ def _draw_along(
         axes.set_title(textwrap.fill(title, _TITLE))
         axes.set_ylim(top=min(axes.get_ylim()[1], _TOP))
         if words:
-            axes.set_xticks(range(len(words)), words, rotation=30, ha="right")
-    _label_outside(grid, len(part), _UNITS[field], "final test accuracy (%)")
+            axes.set_xticks(range(len(words)), _short(words), rotation=30, ha="right")
+    _label_outside(grid, len(part), _UNITS[field], f"final {_whose(evidence)} accuracy (%)")
     _legends(figure, grid[: len(part)])
     return figure
+
+
+def _short(norms: Sequence[str]) -> list[str]:
+    """Norms without the options that no other norm of their name has otherwise."""
+    told = [norm.split() for norm in norms]
+    same = {name: set.intersection(*(set(words[1:]) for words in told if words[0] == name)) for name, *_ in told}
+    return [" ".join([words[0], *(w for w in words[1:] if w not in same[words[0]])]) for words in told]
 
 
 _STABILITY = {
@@ -337,7 +399,9 @@ def _show_mean(axes: Axes, row: int, values: Floats) -> None:
 
 def profiles(found: Comparisons) -> Figures:
     """The fraction of places where each contestant reaches the target within so many times the fastest one's epochs."""
-    if found.profiles is None or not np.isfinite(found.profiles.times).any():
+    if found.profiles is None or len(found.profiles.workloads) < _FEWEST_WORKLOADS:
+        return {}
+    if not np.isfinite(found.profiles.times).any():
         return {}
     figure = Figure(figsize=(5.2, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -366,14 +430,26 @@ def beside_published(rows: Sequence[Beside]) -> Figures:
     for number, part in _parts(list(cells.items()), _ROWS):
         figure = Figure(figsize=(7.2, 1.2 + 0.3 * len(part)), layout="constrained")
         axes = figure.subplots()
+        ours = [_percent(several[0].our_effect or NONE) for _, several in part]
+        theirs = [
+            100 * each.their_effect
+            for _, several in part
+            for each in several
+            if each.their_effect is not None and each.published.source == "chen2019"
+        ]
+        _estimates(axes, ours, [[]] * len(part), scope=theirs)
+        low, high = axes.get_xlim()
         for row, (_, several) in enumerate(part):
-            ours = several[0].our_effect
-            assert ours is not None
-            _estimate(axes, row, _percent(ours), [])
             for each in several:
                 index = list(SOURCES).index(each.published.source)
                 if each.their_effect is not None:
-                    axes.plot([100 * each.their_effect], [row + 0.2], "sD"[index], color=f"C{index + 1}", markersize=4)
+                    x = 100 * each.their_effect
+                    axes.plot([np.clip(x, low, high)], [row + 0.2], "sD"[index], color=f"C{index + 1}", markersize=4)
+                    if not low <= x <= high:  # told, and not let squeeze all the others
+                        side = "right" if x > high else "left"
+                        axes.annotate(
+                            f"{x:+.1f} ", (np.clip(x, low, high), row + 0.2), ha=side, va="center", fontsize=7
+                        )
         axes.plot([], [], "o-", color="C0", label="ours, 95 % interval")
         for index, words in enumerate(SOURCES.values()):
             axes.plot([], [], "sD"[index], color=f"C{index + 1}", label=words)
@@ -390,7 +466,7 @@ def beside_published(rows: Sequence[Beside]) -> Figures:
 def draw(evidence: Evidence, found: Comparisons, published: Sequence[Beside], kinds: Sequence[str] = ()) -> Figures:
     """The figures of these kinds, or of all in the report's order, as far as there is something to show in them."""
     makers: dict[str, Callable[[], Figures]] = {
-        "effects": lambda: effects(found),
+        "effects": lambda: effects(found, target_in_words(evidence.target)),
         "learning-curves": lambda: learning_curves(evidence),
         "sensitivity": lambda: sensitivity(evidence),
         "stability": lambda: stability(evidence, found),
@@ -425,11 +501,12 @@ def _grid(count: int) -> tuple[Figure, list[Axes]]:
 def _legends(figure: Figure, grid: Sequence[Axes]) -> None:
     """One legend beside all panels where they show the same; else one in each that needs one."""
     entries = [axes.get_legend_handles_labels() for axes in grid]
-    if all(labels == entries[0][1] for _, labels in entries):
-        if entries[0][1]:
-            figure.legend(*entries[0], loc="outside right upper")
+    wrapped = [[textwrap.fill(label, _TITLE) for label in labels] for _, labels in entries]
+    if all(labels == wrapped[0] for labels in wrapped):
+        if wrapped[0]:
+            figure.legend(entries[0][0], wrapped[0], loc="outside right upper")
         return
-    for axes, (handles, labels) in zip(grid, entries, strict=True):
+    for axes, (handles, _), labels in zip(grid, entries, wrapped, strict=True):
         if labels:
             axes.legend(handles, labels, loc="lower right")
 

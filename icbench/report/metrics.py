@@ -62,11 +62,11 @@ def area(accuracies: ArrayLike) -> Floats:
     y = np.asarray(accuracies, dtype=float)
     if y.shape[-1] == 0:
         return np.full(y.shape[:-1], np.nan)
-    return np.asarray(_carried_on(y).mean(axis=-1))
+    return np.asarray(carried_on(y).mean(axis=-1))
 
 
-def _carried_on(accuracies: Floats) -> Floats:
-    """The last finite value in place of each NaN after it."""
+def carried_on(accuracies: Floats) -> Floats:
+    """(..., epochs): the last accuracy in place of each NaN after it, as a diverged run counts."""
     positions = np.where(np.isfinite(accuracies), np.arange(accuracies.shape[-1]), 0)
     return np.take_along_axis(accuracies, np.maximum.accumulate(positions, axis=-1), axis=-1)
 

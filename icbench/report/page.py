@@ -12,6 +12,7 @@ from markupsafe import Markup
 from icbench import __version__
 from icbench.files import write_whole
 from icbench.report.figures import INK
+from icbench.report.tables import tests_in_words
 
 if TYPE_CHECKING:
     from icbench.report.document import Report
@@ -51,6 +52,7 @@ def page(report: "Report", drawings: Sequence[Path]) -> str:
         along=not absent["along"],
         has_profiles=not absent["profiles"],
         contents=[(key, title) for key, title in _CONTENTS.items() if not absent.get(key)],
+        tests=tests_in_words(paired=report.comparisons.pairing.used, pooled=True),
         css=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
         script=Markup((_FOLDER / "page.js").read_text(encoding="utf-8")),
         version=__version__,

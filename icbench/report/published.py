@@ -135,6 +135,8 @@ def _differences(config: RunConfig, theirs: Published) -> list[str]:
         found.append(f"{config.recipe.epochs} epochs, theirs {theirs.epochs}")
     if config.recipe.label != theirs.source:
         found.append(f"recipe {config.recipe.label}, theirs {theirs.source}")
+    if config.precision != "float32":
+        found.append(f"precision {config.precision}, theirs not stated")
     if config.split != "test":
         found.append("held-out training images, theirs the test images")
     return found

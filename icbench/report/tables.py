@@ -9,23 +9,26 @@ from typing import Any
 
 from icbench.report.answer import points, size, times
 from icbench.report.cells import CellRow
-from icbench.report.comparison import Comparison, Count
+from icbench.report.comparison import Comparison, Comparisons, Count
 from icbench.report.evidence import Evidence
+from icbench.report.power import detectable, seeds_needed
 from icbench.report.published import SOURCES, Beside
 from icbench.report.stats import Estimate
 from icbench.report.treatments import cell_in_words
 
 _LATEX = str.maketrans(
     {
-        "%": r"\%",
-        "_": r"\_",
-        "&": r"\&",
-        "#": r"\#",
+        "\\": r"\textbackslash{}",
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "<": r"$<$",
+        ">": r"$>$",
         "×": r"$\times$",
         "∞": r"$\infty$",
-        "–": "--",
-        "−": "$-$",
+        "−": r"$-$",
         "±": r"$\pm$",
+        "–": "--",
+        **{each: "\\" + each for each in "%_&#${}"},
     }
 )
 
@@ -162,33 +165,57 @@ def _measured() -> tuple[Column, ...]:
     )
 
 
-def treatments(pooled: Sequence[Comparison], needed: Callable[[Comparison], int | None], detect: float) -> Table:
-    """One row a treatment, pooled over the places where it was tried. needed: seeds that find `detect`."""
+def tests_in_words(*, paired: bool, pooled: bool) -> str:
+    """How differences of means are tested."""
+    if paired:
+        return "Intervals and p of differences: Student's t of the differences between runs of one seed"
+    if pooled:
+        return "Intervals: Welch's t, variances of all cells added up; p: stratified permutation, of one cell Welch's"
+    return "Intervals and p of differences: Welch's t"
+
+
+def treatments(found: Comparisons, detect: float) -> Table:
+    """One row a treatment, pooled over the places where it was tried; seeds needed to find `detect`, a fraction."""
+
+    def still_needed(comparison: Comparison) -> int | None:
+        if math.isnan(comparison.seed_deviation):
+            return None
+        every = seeds_needed(detect, comparison.seed_deviation, len(comparison.pairs), len(found.pooled))
+        return None if every is None else max(0, every - comparison.seeds[0])
+
+    def found_with_these(comparison: Comparison) -> float:
+        if math.isnan(comparison.seed_deviation):
+            return math.nan
+        seeds, cells = comparison.seeds[0], len(comparison.pairs)
+        return detectable(comparison.seed_deviation, seeds, cells, len(found.pooled))
+
     return Table(
         name="treatments",
         title="Treatments against the baseline",
-        note="Means over the cells where the treatment was tried, each against its own baseline cell. Intervals: 95 %, "
-        "not corrected. p: stratified permutation, of one cell Welch's; Holm over treatments. IQM: of treated runs "
-        f"less their baseline's mean. Seeds needed: of each cell, to find {100 * detect:g} points "
-        "with power 0.8, corrected.",
+        note="Means over the cells where the treatment was tried, each against its own baseline cell. "
+        f"{tests_in_words(paired=found.pairing.used, pooled=True)}; Holm over treatments; intervals are of 95 % each. "
+        "Seconds are the machines' own, whatever else they did. P(improvement), IQM: see below. Detectable: the "
+        f"difference that these seeds find with power 0.8, corrected; seeds still needed: of each cell, for "
+        f"{100 * detect:g} points.",
         columns=(
             Column("treatment", "treatment", TEXT, lambda c: c.treatment),
             Column("size", "runs", TEXT, size),
             *_measured(),
             Column("iqm", "IQM, points", POINTS, lambda c: c.iqm),
-            Column("seeds_needed", "seeds needed", _optional(COUNT, ""), needed),
+            Column("detectable", "detectable, points", Kind(lambda v: _number(100 * v)), found_with_these),
+            Column("seeds_still_needed", "seeds still needed", _optional(COUNT, ""), still_needed),
         ),
-        rows=pooled,
+        rows=found.pooled,
     )
 
 
-def contrasts(single: Sequence[Comparison]) -> Table:
+def contrasts(found: Comparisons) -> Table:
     """One row a cell that has a baseline."""
     return Table(
         name="contrasts",
         title="Cells against their baselines",
-        note="Welch's intervals and p, Holm over all rows. Test images: the difference's bounds if only "
-        "the test images were others.",
+        note=f"{tests_in_words(paired=found.pairing.used, pooled=False)}; Holm over all rows. Test images: the "
+        "difference's bounds if only the test images were others.",
         columns=(
             Column("stratum", "where", TEXT, lambda c: c.pairs[0].stratum),
             Column("treatment", "treatment", TEXT, lambda c: c.treatment),
@@ -197,7 +224,7 @@ def contrasts(single: Sequence[Comparison]) -> Table:
             *_measured(),
             Column("images", "test images", BOUNDS, lambda c: c.images),
         ),
-        rows=single,
+        rows=found.single,
     )
 
 
@@ -257,7 +284,8 @@ def beside(rows: Sequence[Beside]) -> Table:
         name="published",
         title="Beside published numbers",
         note="Theirs: one number, whose seeds were not stated. Gap: our accuracy less theirs, with our interval "
-        "alone; only where the net is the same. Effects: differences to the respective baselines.",
+        "alone; only where the net is the same. Effects: differences to the respective baselines. Which baseline net "
+        "the paper means it does not say; v1 for basic blocks and v2 for bottlenecks come nearest to its numbers.",
         columns=(
             Column("cell", "ours", TEXT, lambda b: cell_in_words(b.config)),
             Column("source", "source", TEXT, lambda b: SOURCES[b.published.source]),
@@ -271,7 +299,7 @@ def beside(rows: Sequence[Beside]) -> Table:
                 _optional(Kind(lambda e: f"{100 * e:+.2f}"), math.nan),
                 lambda b: b.their_effect,
             ),
-            Column("differs", "what differs", TEXT, lambda b: "; ".join(b.differs) or "nothing known"),
+            Column("differs", "what differs", TEXT, lambda b: "; ".join(b.differs) or "nothing that is stated"),
         ),
         rows=rows,
     )
