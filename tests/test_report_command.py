@@ -1,14 +1,16 @@
 """`icbench report`, typed by a user: what is written, what is said, and what is refused."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, Icbench, sweep_here
+from conftest import REPOSITORY, Finished, Icbench, environment
 from synthetic import made_run, rising
 
-from icbench import ledger, results
+from icbench import cli, ledger, results
 from icbench.grid import Sweep, load
 from icbench.layout import Layout
 
@@ -20,6 +22,21 @@ grid: {ordering: [baseline, relu-ic-conv], dropout: [0.05, 0.2]}
 seeds: 2
 baseline: {ordering: baseline}
 """
+
+
+@pytest.fixture
+def icbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Icbench:
+    """As the fixture of this name that all share, but in this process, which has imported what a report takes."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Finished:
+        try:
+            code = cli.main([str(each) for each in arguments])
+        except SystemExit as ended:  # argparse's refusals
+            code = int(str(ended.code))
+        return Finished(code, *capsys.readouterr())
+
+    return run
 
 
 def store(root: Path, sweep: Sweep, *, leave_out: int = 0, commit: str = "0123456789abcdef") -> Layout:
@@ -41,21 +58,16 @@ def made(tmp_path: Path) -> Layout:
     return store(tmp_path / "results", load(tmp_path / "made.yaml"))
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    sweep_here(folder, GRID)
-    return folder
-
-
-def test_a_report_on_real_runs(icbench: Icbench, trained: Path, tmp_path: Path) -> None:
-    done = icbench("report", "--results", trained / "results")
+def test_a_report_on_real_runs(small_sweep: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "icbench", "report", "--results", small_sweep]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
+    done = Finished(ended.returncode, ended.stdout, ended.stderr)
     assert done.code == 0, done.err
-    assert done.out.startswith("grid: Does it help?\n")
-    assert "6 of 6 runs are finished, 0 missing, 0 failed" in done.out
+    assert done.out.startswith("small: Does a small sweep make a report?\n")
+    assert "10 of 10 runs are finished, 0 missing, 0 failed" in done.out
     assert (tmp_path / "report" / "index.html").is_file()
     contrasts = pd.read_csv(tmp_path / "report" / "tables" / "contrasts.csv")
-    runs = results.load_runs(trained / "results")
+    runs = results.load_runs(small_sweep)
     means = runs.groupby("cell_id")["test_accuracy"].mean()
     baseline = means[runs.loc[runs["dropout"].isna(), "cell_id"].iloc[0]]
     for row in contrasts.itertuples():
