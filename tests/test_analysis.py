@@ -30,7 +30,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 WRITTEN = {
     "convergence": (
         {"treatments": 4, "contrasts": 4},
-        ["effects", "learning-curves", "performance-profiles"],
+        ["effects", "learning-curves"],
     ),
     "stability": ({"stability": 4}, ["stability"]),
     "accuracy": ({"cells": 5, "contrasts": 4, "published": 0}, ["by-dropout"]),
@@ -155,7 +155,7 @@ def test_the_same_results_give_the_same_files(small_sweep: Path, tmp_path: Path)
         found = report.load(small_sweep)
         document.write_files(tmp_path / name, found.tables.values(), found.figures())
     files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*")]
-    assert len(files) == 6 * 2 + 5 * 2
+    assert len(files) == 6 * 2 + 4 * 2
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
 

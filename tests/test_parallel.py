@@ -469,7 +469,7 @@ def test_float64_is_double_throughout(config: RunConfig, tmp_path: Path) -> None
     """The same training as in float32, but for rounding."""
     double = alone(config, tmp_path / "double.pt")
     single = alone(replace(config, precision="float32"), tmp_path / "single.pt")
-    assert {value.dtype for value in double[1].values()} == {torch.float64, torch.int64}
+    assert {value.dtype for value in double[1].values()} == {torch.float64, torch.int64, torch.uint8}
     assert double[0][0][2] == pytest.approx(single[0][0][2], rel=1e-2)
     assert double[0] != single[0]
     data = digits(config)
