@@ -214,7 +214,7 @@ def _holm(comparisons: Sequence[Comparison]) -> list[float]:
 
 def _image_bounds(done: Sequence[Contrast], evidence: Evidence, images: Mapping[str, bytes]) -> list[Estimate]:
     """The bounds of each contrast's difference over test images; contrasts of one data set share the drawn images."""
-    differences: dict[tuple[str, str, int], list[tuple[int, Floats]]] = {}
+    differences: dict[tuple[str, str, int], list[tuple[int, NDArray[np.float32]]]] = {}
     baselines = {i: evidence.correct(i, images) for i in {c.baseline.cell_id for c in done}}
     for index, contrast in enumerate(done):
         config = contrast.cell.config

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from icbench import results
 from icbench.console import plural
 from icbench.errors import UserError
 from icbench.files import write_whole
@@ -188,8 +187,7 @@ class Report:
 def load(layout: Layout, sweep: Sweep, target: float | None = None, detect: float = DETECT) -> Report:
     """The report of a sweep on what a results directory holds. target, detect: fractions."""
     found = evidence.load(layout, sweep, target)
-    rows = results.read(layout, "runs", found.runs["run_id"], ["test_correct"]).to_pydict()
-    bits = zip(rows["run_id"], rows["test_correct"], strict=True)
+    bits = zip(found.runs["run_id"], found.runs["test_correct"], strict=True)
     return Report(found, {run_id: each for run_id, each in bits if each}, detect)
 
 
