@@ -25,6 +25,7 @@ _SHORT = 2_000
 _TRIM = 0.25
 # Values that differ by less, relative to the largest, are equal: 0.9 - 0.8 is not 0.8 - 0.7 in floating point.
 _ROUNDING = 1e-12
+_PLAINLY_VARIES = 1e-6
 
 
 class Estimate(NamedTuple):
@@ -398,7 +399,10 @@ def _variance(values: Floats, magnitude: float) -> float:
     """With n - 1; NaN for one value; 0 where they differ by rounding alone, computed from numbers up to `magnitude`."""
     if len(values) < 2:
         return math.nan
-    return float(values.var(ddof=1)) if np.ptp(values) > _ROUNDING * magnitude else 0.0
+    variance = float(values.var(ddof=1))
+    if variance > (_PLAINLY_VARIES * magnitude) ** 2:  # no need to look at the values themselves
+        return variance
+    return variance if np.ptp(values) > _ROUNDING * magnitude else 0.0
 
 
 def _magnitude(*arrays: Floats) -> float:
