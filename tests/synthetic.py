@@ -100,10 +100,8 @@ def made_run(
     return run, rows
 
 
-def make_report(
-    folder: Path, text: str, curve: Curve, images: Mapping[str, bytes] | None = None, **more: Any
-) -> Report:
-    return Report(make(folder, text, curve, **more), images or {})
+def make_report(folder: Path, text: str, curve: Curve, **more: Any) -> Report:
+    return Report(make(folder, text, curve, **more))
 
 
 def rising(final: float, epochs: int = 10, noise: float = 0.0, seed: int = 0) -> list[float]:

@@ -5,14 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import stats as scipy_stats
-from synthetic import make, rising
+from synthetic import made_run, make, rising
 
-from icbench import grid
+from icbench import grid, results
 from icbench.config import RunConfig
-from icbench.report import stats
+from icbench.errors import IcbenchError
+from icbench.report import evidence, stats
 from icbench.report.comparison import compare
+from icbench.report.evidence import Evidence
 from icbench.report.treatments import contrasts
 
 TABLE1 = """
@@ -229,14 +232,18 @@ def _sides(final, folder: Path, text: str) -> tuple[list[float], list[float]]:  
 
 def test_test_images(tmp_path: Path) -> None:
     """Of 1,000 images, treated runs get 900 right, controls the first 850 of these: 50 ± 1.96 sqrt(50 * .95)."""
-    evidence = make(tmp_path, ONE, lambda c: rising(0.9 if c.dropout else 0.85))
-    bits = {n: np.packbits(np.arange(1000) < n).tobytes() for n in (850, 900)}
-    images = {i: bits[900 if c.dropout else 850] for i, c in evidence.sweep.runs()}
-    found = compare(evidence, images).single[0].images
+
+    def evidence(forgotten: int | None) -> Evidence:
+        def kept(config: RunConfig) -> dict[str, bytes | None]:
+            bits = np.packbits(np.arange(1000) < (900 if config.dropout else 850)).tobytes()
+            return {"test_correct": None if config.seed == forgotten and config.dropout else bits}
+
+        return make(tmp_path, ONE, lambda c: rising(0.9 if c.dropout else 0.85), conditions=kept)
+
+    found = compare(evidence(None)).single[0].images
     assert found.value == pytest.approx(0.05)
     assert (found.low, found.high) == pytest.approx((0.05 - 1.96 * 0.00689, 0.05 + 1.96 * 0.00689), abs=0.002)
-    some = {i: b for i, b in images.items() if i != evidence.sweep.run_ids[0]}
-    assert math.isnan(compare(evidence, some).single[0].images.value)
+    assert math.isnan(compare(evidence(0)).single[0].images.value)
 
 
 def test_profiles_over_shared_places(tmp_path: Path) -> None:
@@ -270,3 +277,15 @@ def test_stability_is_measured_before_the_learning_rate_drops(tmp_path: Path) ->
     first = evidence.position[evidence.sweep.run_ids[0]]
     assert evidence.measures["deviation"][first] == pytest.approx(math.sqrt(((window - fitted) ** 2).sum() / 8))
     assert evidence.measures["area"][first] == pytest.approx(curves[0, :20].mean())
+
+
+def test_runs_without_their_epochs_are_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "grid.yaml"
+    file.write_text(TABLE1)
+    sweep = grid.load(file)
+    run_id, config = next(iter(sweep.runs()))
+    run, epochs = made_run(run_id, config, [0.5] * config.recipe.epochs)
+    runs = pa.Table.from_pylist([run], schema=results.schema("runs"))
+    lost = pa.Table.from_pylist(epochs[1:], schema=results.schema("epochs"))
+    with pytest.raises(IcbenchError, match="10 epochs together, the table of epochs has 9"):
+        evidence.gather(sweep, runs, lost, {})

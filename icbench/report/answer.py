@@ -39,11 +39,9 @@ def _verdict(pooled: Sequence[Comparison]) -> str:
         return f"{who} is {verdict} than the baseline"
     if not shown:
         return f"None of {len(pooled)} treatments is shown to end at another accuracy than the baseline"
-    parts = [f"{count} {words}" for count, words in ((better, "better"), (worse, "worse")) if count]
-    first, *rest = parts
-    number, word = first.split()
-    verb = "is" if number == "1" else "are"
-    told = " and ".join([f"{number} {verb} shown to end {word}", *rest])
+    first, *rest = [(count, words) for count, words in ((better, "better"), (worse, "worse")) if count]
+    told = f"{first[0]} {'is' if first[0] == 1 else 'are'} shown to end {first[1]}"
+    told += "".join(f" and {count} {words}" for count, words in rest)
     return f"Of {len(pooled)} treatments, {told} than the baseline"
 
 

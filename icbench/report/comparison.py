@@ -33,9 +33,10 @@ class Comparison:
     """A treatment against the baseline, in one stratum or averaged over several. Accuracies are fractions.
 
     final, last10, area, deviation, drawdown, spikes: differences of means. p: of `final`, Welch's in one stratum, by
-    stratified permutation over several; p_holm: adjusted for all comparisons of that kind. epochs_ratio, seconds_ratio:
-    of the times to the target. improvement: the probability that a treated run ends better. iqm: the mean of the middle
-    half of the treated runs' final accuracies, less that of the baselines'. spread, spread_p: ratio of the standard
+    stratified permutation over several, by paired t where runs are compared seed by seed; p_holm: adjusted for all
+    comparisons of that kind. epochs_ratio, seconds_ratio: of the times to the target. improvement: the probability that
+    a treated run ends better. iqm: the mean of the middle half of the treated runs' final accuracies, less that of the
+    baselines'. spread, spread_p: ratio of the standard
     deviations between seeds; seed_deviation: that of both sides, NaN if a side has one seed. images: the bounds of
     `final` if only the test images were others. seeds: of a cell, fewest and most.
     """
@@ -95,11 +96,8 @@ class Comparisons:
     profiles: Profiles | None
 
 
-def compare(evidence: Evidence, images: Mapping[str, bytes] | None = None) -> Comparisons:
-    """Every contrast of the sweep that has runs on both sides, and every treatment pooled over these.
-
-    images: run id -> packed bits of the test images that the run got right, where they are to be used.
-    """
+def compare(evidence: Evidence) -> Comparisons:
+    """Every contrast of the sweep that has runs on both sides, and every treatment pooled over these."""
     every = contrasts(evidence.sweep)
     done = [c for c in every if evidence.rows[c.cell.cell_id] and evidence.rows[c.baseline.cell_id]]
     compared = {c.cell.cell_id for c in done}
@@ -109,7 +107,7 @@ def compare(evidence: Evidence, images: Mapping[str, bytes] | None = None) -> Co
     for contrast in done:
         by_treatment.setdefault(contrast.treatment, []).append(contrast)
     pooled = [_compare(pairs, evidence, pairing, pooled=True) for pairs in by_treatment.values()]
-    bounds = _image_bounds(done, evidence, images) if images else [NONE] * len(done)
+    bounds = _image_bounds(done, evidence)
     return Comparisons(
         single=tuple(replace(c, p_holm=p, images=b) for c, p, b in zip(single, _holm(single), bounds, strict=True)),
         pooled=tuple(replace(c, p_holm=p) for c, p in zip(pooled, _holm(pooled), strict=True)),
@@ -212,13 +210,13 @@ def _holm(comparisons: Sequence[Comparison]) -> list[float]:
     return [float(p) for p in stats.holm([comparison.p for comparison in comparisons])]
 
 
-def _image_bounds(done: Sequence[Contrast], evidence: Evidence, images: Mapping[str, bytes]) -> list[Estimate]:
+def _image_bounds(done: Sequence[Contrast], evidence: Evidence) -> list[Estimate]:
     """The bounds of each contrast's difference over test images; contrasts of one data set share the drawn images."""
     differences: dict[tuple[str, str, int], list[tuple[int, NDArray[np.float32]]]] = {}
-    baselines = {i: evidence.correct(i, images) for i in {c.baseline.cell_id for c in done}}
+    baselines = {i: evidence.correct(i) for i in {c.baseline.cell_id for c in done}}
     for index, contrast in enumerate(done):
         config = contrast.cell.config
-        treated = evidence.correct(contrast.cell.cell_id, images)
+        treated = evidence.correct(contrast.cell.cell_id)
         control = baselines[contrast.baseline.cell_id]
         if treated is None or control is None or config.dataset != contrast.baseline.config.dataset:
             continue

@@ -38,7 +38,6 @@ class Report:
     """What `icbench report` shows of one sweep. Everything is computed when it is first asked for."""
 
     evidence: Evidence
-    images_right: Mapping[str, bytes]
     detect: float = DETECT
 
     @property
@@ -60,7 +59,7 @@ class Report:
 
     @cached_property
     def comparisons(self) -> Comparisons:
-        return compare(self.evidence, self.images_right)
+        return compare(self.evidence)
 
     @cached_property
     def cells(self) -> list[CellRow]:
@@ -186,9 +185,7 @@ class Report:
 
 def load(layout: Layout, sweep: Sweep, target: float | None = None, detect: float = DETECT) -> Report:
     """The report of a sweep on what a results directory holds. target, detect: fractions."""
-    found = evidence.load(layout, sweep, target)
-    bits = zip(found.runs["run_id"], found.runs["test_correct"], strict=True)
-    return Report(found, {run_id: each for run_id, each in bits if each}, detect)
+    return Report(evidence.load(layout, sweep, target), detect)
 
 
 def write_files(folder: Path, tables: Iterable[Table], figures: "Mapping[str, Figure]") -> list[Path]:
@@ -216,7 +213,7 @@ def _remove_drawings(folder: Path) -> None:
     kinds = "effects|learning-curves|by-[a-z]+|stability|performance-profiles|published"
     for file in folder.iterdir():
         if re.fullmatch(rf"({kinds})(-\d+)?\.(png|svg)", file.name):
-            file.unlink()
+            file.unlink(missing_ok=True)  # another report into the same place may be at it
 
 
 def check_folder(folder: Path) -> None:

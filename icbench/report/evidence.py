@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from icbench import grid, monitor, results
 from icbench.config import Cell, Recipe
-from icbench.errors import UserError, suggest
+from icbench.errors import IcbenchError, UserError, suggest
 from icbench.grid import Sweep
 from icbench.layout import Layout
 from icbench.monitor import Failure
@@ -134,15 +134,12 @@ class Evidence:
         """The rows as arrays, which a report of a thousand cells asks for forty thousand times."""
         return {cell_id: np.array(rows, dtype=np.int64) for cell_id, rows in self.rows.items()}
 
-    def correct(self, cell_id: str, images: Mapping[str, bytes]) -> NDArray[np.float32] | None:
-        """(test images,): the fraction of a cell's runs that get each right; None where one run's are not known.
-
-        images: run id -> the packed bits of the column test_correct.
-        """
-        known = [images.get(self.runs["run_id"][row]) for row in self.rows[cell_id]]
+    def correct(self, cell_id: str) -> NDArray[np.float32] | None:
+        """(test images,): the fraction of a cell's runs that get each right; None where one run has not kept them."""
+        known = [self.runs["test_correct"][row] for row in self.rows[cell_id]]
         if not known or any(each is None for each in known):
             return None
-        bits = np.stack([np.unpackbits(np.frombuffer(each, np.uint8)) for each in known if each is not None])
+        bits = np.stack([np.unpackbits(np.frombuffer(each, np.uint8)) for each in known])
         right, accuracies = bits.sum(), self.of(cell_id, "final").sum()
         # Of all bits the last few may stand for no image; the accuracies tell how many do.
         count = round(float(right / accuracies)) if right else bits.shape[1]
@@ -168,9 +165,17 @@ class Evidence:
 def gather(
     sweep: Sweep, runs: pa.Table, epochs: pa.Table, failures: Mapping[str, Failure], target: float | None = None
 ) -> Evidence:
-    """The evidence in tables as `icbench.results.read` gives them, both of the same runs and sorted alike."""
+    """The evidence in tables as `icbench.results.read` gives them, both of the same runs and sorted alike.
+
+    Raises IcbenchError where they are not of the same runs: some of the results' files are lost.
+    """
     counts = np.array(runs["epochs"].to_numpy(), dtype=int)
-    assert counts.sum() == len(epochs)
+    if counts.sum() != len(epochs):
+        raise IcbenchError(
+            f"the runs of sweep {sweep.name} have {counts.sum()} epochs together, the table of epochs has "
+            f"{len(epochs)}: some files under epochs/ are lost or damaged. Restore them, or move the runs' files away "
+            "and sweep again."
+        )
     shape = (len(counts), int(counts.max(initial=0)))
     rows, columns = np.repeat(np.arange(len(counts)), counts), epochs["epoch"].to_numpy() - 1
 

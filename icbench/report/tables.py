@@ -9,7 +9,7 @@ from typing import Any
 
 from icbench.report.answer import points, size, times
 from icbench.report.cells import CellRow
-from icbench.report.comparison import Comparison, Comparisons, Count
+from icbench.report.comparison import NONE, Comparison, Comparisons, Count
 from icbench.report.evidence import Evidence
 from icbench.report.power import detectable, seeds_needed
 from icbench.report.published import SOURCES, Beside
@@ -78,7 +78,6 @@ BOUNDS = Kind(
     lambda e: e.high - e.low,
     lambda e: {"_low": e.low, "_high": e.high},
 )
-_NOTHING = Estimate(math.nan, math.nan, math.nan)
 
 
 def _counts(count: Count) -> str:
@@ -253,12 +252,13 @@ def stability(pooled: Sequence[Comparison]) -> Table:
 
 def cells(rows: Sequence[CellRow]) -> Table:
     """One row a cell, baselines too."""
-    accuracy = _optional(ACCURACY, _NOTHING)
+    accuracy = _optional(ACCURACY, NONE)
     return Table(
         name="cells",
         title="Cells",
-        note="Accuracy in per cent after the last epoch, and the mean of the last ten, with t-intervals over seeds. "
-        "Epochs to target: the median over seeds; a run that never gets there counts as infinity.",
+        note="Accuracy in per cent after the last epoch, and the mean of the last ten (or of all, if fewer), with "
+        "t-intervals over seeds. Epochs to target: the median over seeds; a run that never gets there counts as "
+        "infinity.",
         columns=(
             Column("cell", "cell", TEXT, lambda r: cell_in_words(r.config)),
             Column("cell_id", "id", TEXT, lambda r: r.cell_id),
@@ -291,8 +291,8 @@ def beside(rows: Sequence[Beside]) -> Table:
             Column("source", "source", TEXT, lambda b: SOURCES[b.published.source]),
             Column("accuracy", "our accuracy, %", ACCURACY, lambda b: b.ours),
             Column("published", "theirs, %", Kind(lambda a: f"{100 * a:.2f}"), lambda b: b.published.accuracy),
-            Column("gap", "gap, points", _optional(POINTS, _NOTHING), lambda b: b.gap),
-            Column("effect", "our effect, points", _optional(POINTS, _NOTHING), lambda b: b.our_effect),
+            Column("gap", "gap, points", _optional(POINTS, NONE), lambda b: b.gap),
+            Column("effect", "our effect, points", _optional(POINTS, NONE), lambda b: b.our_effect),
             Column(
                 "published_effect",
                 "their effect, points",

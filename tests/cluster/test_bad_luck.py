@@ -66,16 +66,20 @@ def test_requeued(cluster: Cluster, undisturbed: Path) -> None:
 
 
 def test_a_time_limit_hit_twice(cluster: Cluster, undisturbed: Path) -> None:
-    """Jobs of a minute, whose worker is held up so that no run ends the job before its time."""
-    one_minute = PROFILE.replace("time_limit: 10", "time_limit: 1").replace("gpus_per_node: 2", "gpus_per_node: 1")
-    cluster.write(SLOW, one_minute)
+    """Jobs of two minutes, warned after 45 to 75 s; once it has got further, their worker is held up, so that no run
+    ends the job before its time. It gets some time still, to store its checkpoint in: a job that gets nowhere is not
+    put back.
+    """
+    short = PROFILE.replace("time_limit: 10", "time_limit: 2\nsignal_seconds: 45").replace("node: 2", "node: 1")
+    cluster.write(SLOW, short)
     job = cluster.submit()
     for hit in (1, 2):
-        wait_for(lambda hit=hit: cluster.state(job) == "RUNNING" and logged(cluster, "attempt ", hit), 60, every=0.2)  # type: ignore[misc]
+        epochs = cluster.logs().count("test accuracy")
+        wait_for(lambda: logged(cluster, "test accuracy", epochs + 1), 100, every=0.2)  # noqa: B023
         while cluster.state(job) == "RUNNING":
-            hold_up(cluster, 1.8)
-            time.sleep(0.2)
-        wait_for(lambda hit=hit: logged(cluster, "Requeued job", hit), 30, every=0.2)  # type: ignore[misc]
+            hold_up(cluster, 1.7)
+            time.sleep(0.3)
+        wait_for(lambda: logged(cluster, "Requeued job", hit), 30, every=0.2)  # noqa: B023
     cluster.finish()
     assert cluster.submissions() == 1
     assert cluster.logs().count("stopped; the checkpoint is stored") >= 2
