@@ -18,13 +18,16 @@ from icbench.values import TYPES, Scalar, ValueType
 _PACKAGE = Path(__file__).parent
 _FOLDERS = {
     "norms": "nets/norms",
+    "weights": "nets/weights",
+    "activations": "nets/activations",
+    "procedures": "train/procedures",
     "orderings": "nets/orderings",
     "optimizers": "train/optimizers",
     "datasets": "data/sets",
 }
 _RECIPES = _PACKAGE / "recipes"
 
-KINDS = ("norms", "orderings", "datasets", "recipes", "optimizers")
+KINDS = ("norms", "weights", "activations", "orderings", "procedures", "datasets", "recipes", "optimizers")
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,12 @@ def options(kind: str, name: str) -> dict[str, Option]:
                 if default is not None
             }
     return {}
+
+
+@cache
+def functions(kind: str, name: str) -> frozenset[str]:
+    """The names of the functions in a variant's file."""
+    return frozenset(node.name for node in _source(kind, name).body if isinstance(node, ast.FunctionDef))
 
 
 @cache

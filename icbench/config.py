@@ -7,20 +7,21 @@ a field added later must be left out of the canonical form while it has the valu
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
 from icbench.values import Scalar
 
-BLOCKS = ("basic", "bottleneck")
+BLOCKS = ("basic", "bottleneck", "lstm")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float64")
 SPLITS = ("test", "heldout")
 FILLS = ("edge", "zero")
 INITIALIZATIONS = ("he-truncated-normal", "he-normal", "torch-default")
 PADDINGS = ("trailing", "symmetric")
 
-# Layers of a residual branch, and so what depth - 2 is a multiple of: 6n + 2 or 9n + 2.
+# Three stages of this many layers a unit: what depth - 2 is a multiple of in a ResNet, 6n + 2 or 9n + 2.
 LAYERS_PER_UNIT_OF_DEPTH = {"basic": 6, "bottleneck": 9}
 
 
@@ -34,8 +35,17 @@ class Variant:
     def __str__(self) -> str:
         return self.name + "".join(f" {key}={value}" for key, value in self.options)
 
+    def differing_from(self, defaults: Mapping[str, Scalar]) -> str:
+        """In words, without the options that are as in `defaults`."""
+        return str(replace(self, options=tuple(each for each in self.options if each not in defaults.items())))
+
     def canonical(self) -> dict[str, Scalar]:
         return {"name": self.name, **dict(self.options)}
+
+
+# What a net has unless something else is said; as in all runs before there was a choice.
+PLAIN_WEIGHT = Variant("plain")
+RELU = Variant("relu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +107,30 @@ class Recipe:
             "subtract_pixel_mean": self.subtract_pixel_mean,
             "weight_decay": _fields(self.weight_decay),
         }
-        # Bottlenecks stride in 1x1 convolutions, which are not padded.
-        unpadded = {key: value for key, value in content.items() if key != "downsample_padding"}
+        # Bottlenecks stride in 1x1 convolutions, which are not padded; an LSTM has none at all.
+        without = {
+            "basic": (),
+            "bottleneck": ("downsample_padding",),
+            "lstm": ("downsample_padding", "convolution_bias"),
+        }
         # Only batch normalisation has anything to synchronise, and the runs before this field did without.
         synchronised = {"sync_batch_norm": True} if self.sync_batch_norm else {}
         return {
-            (block, is_batch): _json(fields | (synchronised if is_batch else {}))
-            for block, fields in (("basic", content), ("bottleneck", unpadded))
+            (block, is_batch): _json(
+                {key: value for key, value in content.items() if key not in dropped}
+                | (synchronised if is_batch else {})
+            )
+            for block, dropped in without.items()
             for is_batch in (True, False)
         }
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """One run. `dropout` is None where the ordering has no dropout; `ordering` is never the alias `baseline`."""
+    """One run. `dropout` is None where the ordering has no dropout; `ordering` is never the alias `baseline`.
+
+    `recipe` is as `procedures`, sorted by name, have adapted it.
+    """
 
     dataset: str
     block: str
@@ -123,6 +143,9 @@ class RunConfig:
     precision: str
     split: str
     seed: int
+    weight: Variant = PLAIN_WEIGHT
+    activation: Variant = RELU
+    procedures: tuple[Variant, ...] = ()
 
     def cell_json(self) -> str:
         """The canonical form without the seed."""
@@ -139,11 +162,14 @@ class RunConfig:
     def _spell(self, seed: str) -> str:
         # By hand, which json.dumps would take four times as long for: a grid may have 100,000 runs.
         recipe = self.recipe.canonical_json(self.block, self.norm.name)
+        activation = "" if self.activation == RELU else f'"activation":{_variant_json(self.activation)},'
         dropout = "" if self.dropout is None else f'"dropout":{self.dropout!r},'
+        procedures = f'"procedures":{_variants_json(self.procedures)},' if self.procedures else ""
+        weight = "" if self.weight == PLAIN_WEIGHT else f'"weight":{_variant_json(self.weight)},'
         return (
-            f'{{"block":"{self.block}","dataset":"{self.dataset}","depth":{self.depth},{dropout}'
+            f'{{{activation}"block":"{self.block}","dataset":"{self.dataset}","depth":{self.depth},{dropout}'
             f'"norm":{_variant_json(self.norm)},"ordering":"{self.ordering}","precision":"{self.precision}",'
-            f'"recipe":{recipe},{seed}"split":"{self.split}","width":{self.width}}}'
+            f'{procedures}"recipe":{recipe},{seed}"split":"{self.split}",{weight}"width":{self.width}}}'
         )
 
     @property
@@ -163,8 +189,10 @@ class RunConfig:
             words.append(f"width {self.width}")
         if self.norm.name != "batch":
             words.append(str(self.norm))
+        words += [str(each) for each, usual in ((self.weight, PLAIN_WEIGHT), (self.activation, RELU)) if each != usual]
         if self.dropout is not None:
             words.append(f"dropout {self.dropout:g}")
+        words += map(str, self.procedures)
         words += [word for word, usual in ((self.precision, "float32"), (self.split, "test")) if word != usual]
         return " ".join([*words, f"seed {self.seed}"])
 
@@ -195,6 +223,11 @@ def _digest(canonical: str) -> str:
 @cache
 def _variant_json(variant: Variant) -> str:
     return _json(variant.canonical())
+
+
+@cache
+def _variants_json(variants: tuple[Variant, ...]) -> str:
+    return _json([variant.canonical() for variant in variants])
 
 
 def _json(value: object) -> str:

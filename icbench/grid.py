@@ -15,7 +15,7 @@ from icbench.resolve import (
     Fields,
     Given,
     check_field,
-    full_norm,
+    full_variants,
     ordering_name,
     parse_field,
     resolve,
@@ -311,9 +311,12 @@ def _same(name: str, wanted: Any, actual: Any, fields: Fields) -> bool:
     if name == "ordering":
         block = fields["block"].value if "block" in fields else DEFAULTS["block"]
         return ordering_name(wanted, block) == ordering_name(actual, block)
-    if isinstance(wanted, Variant) and isinstance(actual, Variant):
-        actual = full_norm(actual, fields["recipe"].value) if "recipe" in fields else actual
-        return wanted.name == actual.name and set(wanted.options) <= set(actual.options)
+    if isinstance(wanted, Variant | tuple):
+        wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+        every = full_variants(name, actual, fields["recipe"].value if "recipe" in fields else None)
+        return [variant.name for variant in wanted] == [variant.name for variant in every] and all(
+            set(ours.options) <= set(theirs.options) for ours, theirs in zip(wanted, every, strict=True)
+        )
     if isinstance(wanted, Recipe) and isinstance(actual, Recipe):
         return wanted == actual and wanted.norm_defaults == actual.norm_defaults
     return bool(wanted == actual)

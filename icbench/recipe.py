@@ -68,6 +68,17 @@ def parse_variant(kind: str, raw: object, path: Path_) -> Variant:
     return Variant(name, tuple(sorted(_options(kind, name, given, path).items())))
 
 
+def parse_procedures(raw: object, path: Path_) -> tuple[Variant, ...]:
+    """A list of procedures, each once, sorted by name; one alone need not stand in a list. Raises Mistake."""
+    if not isinstance(raw, list):
+        return (parse_variant("procedures", raw, path),)
+    parsed = [parse_variant("procedures", each, (*path, index)) for index, each in enumerate(raw)]
+    for index, procedure in enumerate(parsed):
+        if procedure.name in (earlier.name for earlier in parsed[:index]):
+            raise Mistake((*path, index), f"the procedure {procedure.name!r} stands there twice.", "Keep one of them.")
+    return tuple(sorted(parsed, key=lambda each: each.name))
+
+
 def _options(kind: str, name: str, given: dict[str, Any], path: Path_) -> dict[str, Scalar]:
     known = catalog.options(kind, name)
     parsed = {}

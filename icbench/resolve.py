@@ -6,19 +6,33 @@ from functools import cache
 from typing import Any
 
 from icbench import catalog, recipe
-from icbench.config import BLOCKS, LAYERS_PER_UNIT_OF_DEPTH, PRECISIONS, SPLITS, Recipe, RunConfig, Variant
+from icbench.config import (
+    BLOCKS,
+    LAYERS_PER_UNIT_OF_DEPTH,
+    PLAIN_WEIGHT,
+    PRECISIONS,
+    RELU,
+    SPLITS,
+    Recipe,
+    RunConfig,
+    Variant,
+)
 from icbench.errors import suggest
+from icbench.procedure import together
 from icbench.values import TYPES
 from icbench.yamlfile import Mistake, Path_
 
 BASELINE = "baseline"
-_BASELINE_OF_BLOCK = {"basic": "baseline-v1", "bottleneck": "baseline-v2"}
+_BASELINE_OF_BLOCK = {"basic": "baseline-v1", "bottleneck": "baseline-v2", "lstm": "lstm"}
 
 DEFAULTS: dict[str, Any] = {
     "block": "basic",
     "width": 16,
     "norm": Variant("batch"),
     "dropout": 0.05,
+    "weight": PLAIN_WEIGHT,
+    "activation": RELU,
+    "procedures": (),
     "precision": "float32",
     "split": "test",
 }
@@ -62,6 +76,9 @@ _PARSERS: dict[str, Callable[..., Any]] = {
     "width": recipe.typed("PositiveInt"),
     "ordering": _one_of("orderings", BASELINE),
     "norm": lambda raw, path, _: recipe.parse_variant("norms", raw, path),
+    "weight": lambda raw, path, _: recipe.parse_variant("weights", raw, path),
+    "activation": lambda raw, path, _: recipe.parse_variant("activations", raw, path),
+    "procedures": lambda raw, path, _: recipe.parse_procedures(raw, path),
     "dropout": recipe.typed("Rate"),
     "recipe": lambda raw, path, _: recipe.parse_recipe(raw, path),
     "precision": recipe.choice(PRECISIONS),
@@ -101,11 +118,17 @@ def resolve(fields: Fields) -> RunConfig:
     for field, most in _MOST.items():
         if value[field] > most:
             raise Mistake(_path(fields, field), f"{field} {value[field]} is beyond any machine.", f"At most: {most:,}.")
-    _check_depth(fields, block, value["depth"])
     _check_shift(fields, training, value["dataset"])
     norm = full_norm(value["norm"], training)
-    _check_divisors(fields, norm, width)
     ordering = ordering_name(value["ordering"], block)
+    if block == "lstm":
+        _check_lstm(fields, value)
+    else:
+        _check_depth(fields, block, value["depth"])
+    _check_norm(fields, norm, block)
+    _check_divisors(fields, norm, width)
+    dropout = value["dropout"] if _uses_dropout(ordering, block) else None
+    procedures = _full_procedures(value["procedures"], dropout=bool(dropout))
     return RunConfig(
         dataset=value["dataset"],
         block=block,
@@ -113,11 +136,14 @@ def resolve(fields: Fields) -> RunConfig:
         width=width,
         ordering=ordering,
         norm=norm,
-        dropout=value["dropout"] if _uses_dropout(ordering, block) else None,
-        recipe=training,
+        dropout=dropout,
+        recipe=together(procedures).adapt(training),
         precision=value["precision"],
         split=value["split"],
         seed=0,
+        weight=_full("weights", value["weight"]),
+        activation=_full("activations", value["activation"]),
+        procedures=procedures,
     )
 
 
@@ -126,8 +152,23 @@ def ordering_name(name: str, block: str) -> str:
     return _BASELINE_OF_BLOCK[block] if name == BASELINE else name
 
 
+def _full(kind: str, given: Variant) -> Variant:
+    """A variant with all its options."""
+    return recipe.fill_options(kind, given, {})
+
+
+@cache
+def _full_procedures(given: tuple[Variant, ...], *, dropout: bool) -> tuple[Variant, ...]:
+    """Those of a run's procedures that change anything in it, with all their options."""
+    every = [_full("procedures", each) for each in given]
+    built = zip(every, together(tuple(every)).procedures, strict=True)
+    return tuple(each for each, does in built if not does.changes_nothing and (dropout or not does.needs_dropout))
+
+
 @cache
 def _uses_dropout(ordering: str, block: str) -> bool:
+    if block == "lstm":
+        return False
     uses: bool = catalog.load("orderings", ordering).ORDERING.of(block).uses_dropout
     return uses
 
@@ -135,6 +176,15 @@ def _uses_dropout(ordering: str, block: str) -> bool:
 def full_norm(given: Variant, training: Recipe) -> Variant:
     """The norm with all its options under a recipe."""
     return _filled(given, training.norm_defaults)
+
+
+def full_variants(field: str, given: Any, training: Recipe | None) -> tuple[Variant, ...]:
+    """The variants, with all their options, that a field's value names; the norm's depend on the recipe, if known."""
+    if field == "norm":
+        return (full_norm(given, training) if training else given,)
+    if field == "procedures":
+        return tuple(_full("procedures", each) for each in given)
+    return (_full(f"{field}s", given),)
 
 
 @cache
@@ -147,6 +197,22 @@ def _path(fields: Fields, *names: str) -> Path_:
     paths = [fields[name].path for name in names if name in fields]
     own = [path for path in paths if path[:1] in (("include",), ("baseline",))]
     return next(iter(own + paths), ())
+
+
+def _check_lstm(fields: Fields, value: dict[str, Any]) -> None:
+    """An LSTM has no residual branches to order, no convolutions, and no ReLUs."""
+    for field, only in (("ordering", BASELINE), ("weight", PLAIN_WEIGHT), ("activation", RELU)):
+        if value[field] != only:
+            problem = f"{field} {value[field]} is impossible: an LSTM has no residual branches, convolutions or ReLUs."
+            raise Mistake(_path(fields, field, "block"), problem, f"With block: lstm write {field}: {only}.")
+
+
+def _check_norm(fields: Fields, norm: Variant, block: str) -> None:
+    function, net = ("recurrent", "an LSTM") if block == "lstm" else ("build", "a ResNet")
+    if function not in catalog.functions("norms", norm.name):
+        fitting = [name for name in catalog.names("norms") if function in catalog.functions("norms", name)]
+        problem = f"norm {norm.name!r} cannot stand in {net}, which block: {block} makes."
+        raise Mistake(_path(fields, "norm", "block"), problem, f"The norms that can: {', '.join(fitting)}.")
 
 
 def _check_depth(fields: Fields, block: str, depth: int) -> None:

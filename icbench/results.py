@@ -69,6 +69,9 @@ _RUNS = {
     "gpu": "string",  # as CUDA_VISIBLE_DEVICES called it there
     "test_correct": "binary",  # a bit for each test image, in the data set's order, first bit highest: 1 where the last
     # epoch's net got it right; zeros fill the last byte. numpy.unpackbits reads it.
+    "weight": "string",  # with its options, as are the next two; null in runs before there was a choice: plain, relu
+    "activation": "string",
+    "procedures": "string",  # joined by "; ", empty if there is none
 }
 _EPOCHS = {
     "run_id": "string",

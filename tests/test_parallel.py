@@ -26,7 +26,8 @@ from icbench.nets.build import build
 from icbench.nets.syncbatchnorm import SyncBatchNorm
 from icbench.plan import require_shares, smallest_batch
 from icbench.train import seeds
-from icbench.train.loop import Stopped, train
+from icbench.train.evaluation import Stopped
+from icbench.train.loop import train
 from icbench.train.ranks import ALONE, PeerLost, Ranks, join
 from icbench.train.state import State
 

@@ -14,8 +14,9 @@ from icbench.config import RunConfig, WeightDecay
 from icbench.data import store
 from icbench.data.device import DeviceData
 from icbench.nets.build import build
-from icbench.train import loop, parameters, seeds
-from icbench.train.loop import Stopped, train
+from icbench.train import evaluation, loop, parameters, seeds
+from icbench.train.evaluation import Stopped
+from icbench.train.loop import train
 from icbench.train.schedule import learning_rate
 from icbench.train.state import EpochRow, State
 
@@ -144,18 +145,6 @@ def test_every_ordering_goes_on_bit_for_bit(config: RunConfig, ordering: str, tm
     assert same(bits(state), whole)
 
 
-@pytest.mark.parametrize("norm", catalog.names("norms"))
-def test_every_norm_goes_on_bit_for_bit(config: RunConfig, norm: str, tmp_path: Path) -> None:
-    options = tuple(sorted((key, option.default) for key, option in catalog.options("norms", norm).items()))
-    options = tuple((key, 4 if key == "groups" else value) for key, value in options)
-    config = replace(config, norm=replace(config.norm, name=norm, options=options))
-    whole = run(config, tmp_path / "whole")
-    with pytest.raises(Stopped):
-        train(config, digits(config), tmp_path / "checkpoint.pt", Watcher(stop_at=10))
-    state, _ = train(config, digits(config), tmp_path / "checkpoint.pt", Watcher())
-    assert same(bits(state), whole)
-
-
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_stopped_at_every_step(config: RunConfig, optimizer: str, tmp_path: Path) -> None:
     given = replace(config.recipe.optimizer, name=optimizer, options=())
@@ -215,8 +204,8 @@ def test_test_images_end_no_training(
     when: int, ends_diverged: bool, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A test loss that is not finite in between is a row like any other; at the end it means a diverged net."""
-    figures = [loop.Evaluation(1.0, 0.5, torch.empty(0))] * 3
-    figures[when] = loop.Evaluation(math.nan, 0.1, torch.empty(0))
+    figures = [evaluation.Evaluation(1.0, 0.5, torch.empty(0))] * 3
+    figures[when] = evaluation.Evaluation(math.nan, 0.1, torch.empty(0))
     shown = iter(figures)
     monkeypatch.setattr(loop, "evaluate", lambda *_: next(shown))
     state, diverged = train(config, digits(config), tmp_path / "checkpoint.pt", Watcher())
@@ -257,9 +246,9 @@ def test_the_figures_of_an_epoch_are_the_plain_ones(config: RunConfig, tmp_path:
 
 def test_evaluation_in_batches_is_evaluation_at_once(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     data, net = digits(config), State.fresh(config, torch.device("cpu")).net
-    whole = loop.evaluate(net, data, "float32")
-    monkeypatch.setattr(loop, "_TEST_BATCH", 100)
-    parts = loop.evaluate(net, data, "float32")
+    whole = evaluation.evaluate(net, data, "float32")
+    monkeypatch.setattr(evaluation, "_BATCH", 100)
+    parts = evaluation.evaluate(net, data, "float32")
     assert parts[:2] == pytest.approx(whole[:2], rel=1e-6)
     assert torch.equal(parts.correct, whole.correct)
     images, labels = data.test_batch(0, 10**6)

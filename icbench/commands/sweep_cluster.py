@@ -42,6 +42,7 @@ def check(sweep: "Sweep", machine: "Slurm", args: argparse.Namespace) -> None:
     """Raise UserError for results where submitit cannot keep its files, or a batch that a run's GPUs cannot share."""
     from icbench.data import store
     from icbench.plan import require_shares
+    from icbench.procedure import batch_sizes
 
     if "%" in str(args.results.absolute()):
         raise UserError(
@@ -52,10 +53,12 @@ def check(sweep: "Sweep", machine: "Slurm", args: argparse.Namespace) -> None:
     if machine.ranks == 1:
         return
     configs = [cell.config for cell in sweep.cells]
-    for name, split, batch_size in sorted({(c.dataset, c.split, c.recipe.batch_size) for c in configs}):
+    for name, split in sorted({(c.dataset, c.split) for c in configs}):
         train_count = len(store.split(store.load(name, args.data), split)[0])
+        trainings = {(c.recipe, c.procedures) for c in configs if (c.dataset, c.split) == (name, split)}
         try:
-            require_shares(train_count, batch_size, machine.ranks)
+            for batch_size in {size for each in trainings for size in batch_sizes(*each, train_count)}:
+                require_shares(train_count, batch_size, machine.ranks)
         except UserError as error:
             raise UserError(error.problem, error.remedy, file=args.profile) from None
 

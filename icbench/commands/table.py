@@ -26,7 +26,7 @@ def print_summary(sweep: Sweep, rows: list[CellRow], todo: Plan, layout: Layout)
     columns = cell_columns(row.config for row in rows)
     grid = table(f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name)
     for title, _ in columns:
-        grid.add_column(title, no_wrap=title not in ("norm", "recipe"))
+        grid.add_column(title, no_wrap=title not in ("norm", "weight", "procedures", "recipe"))
     contrasts = ("vs baseline", "epochs\nto target") if sweep.baselines else ()
     for title in ("seeds", "accuracy %", *contrasts, "diverged"):
         grid.add_column(title, justify="right", no_wrap=True)

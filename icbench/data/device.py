@@ -67,6 +67,12 @@ class DeviceData:
         flip = torch.randint(0, 2, (count,), generator=generator).bool() & self.augmentation.flip
         return EpochPlan(*(column.to(self.device) for column in (order, shifts[0], shifts[1], flip)))
 
+    def plan_unchanged(self, generator: torch.Generator) -> EpochPlan:
+        """An order drawn from a CPU generator, of images as they are: neither shifted nor flipped."""
+        order = torch.randperm(self.train_count, generator=generator).to(self.device)
+        centred = torch.full_like(order, self.augmentation.shift)
+        return EpochPlan(order, centred, centred, torch.zeros_like(order, dtype=torch.bool))
+
     def train_batch(
         self, plan: EpochPlan, start: int, stop: int, dtype: torch.dtype = torch.float32
     ) -> tuple[Tensor, Tensor]:

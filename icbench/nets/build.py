@@ -5,16 +5,51 @@ from torch import nn
 from icbench import catalog
 from icbench.config import RunConfig
 from icbench.nets.initialization import initialize
+from icbench.nets.lstm import LSTM
+from icbench.nets.norms.virtual import VirtualBatchNorm
+from icbench.nets.reference import ReferenceBatch
 from icbench.nets.resnet import Parts, ResNet
 from icbench.nets.syncbatchnorm import SyncBatchNorm
+from icbench.procedure import together
 
 
 def build(config: RunConfig) -> nn.Module:
-    """The network of `config` with initial weights drawn from torch's global generator, on the CPU."""
+    """The network of `config` with initial weights drawn from torch's global generator, on the CPU.
+
+    Raises ValueError where its parts do not go together.
+    """
+    net = _lstm(config) if config.block == "lstm" else _resnet(config)
+    together(config.procedures).attach(net)
+    references = {module.images for module in net.modules() if isinstance(module, VirtualBatchNorm)}
+    if not references:
+        return net
+    (images,) = references
+    height, width, channels = catalog.load("datasets", config.dataset).SHAPE
+    return ReferenceBatch(net, images, (channels, height, width))
+
+
+def _lstm(config: RunConfig) -> nn.Module:
     dataset = catalog.load("datasets", config.dataset)
+    norm = catalog.load("norms", config.norm.name).recurrent
+    net = LSTM(
+        lambda features, steps: norm(features, steps, **dict(config.norm.options)),
+        layers=config.depth,
+        width=config.width,
+        shape=dataset.SHAPE,
+        classes=dataset.CLASSES,
+    )
+    initialize(net, config.recipe.initialization)
+    return net
+
+
+def _resnet(config: RunConfig) -> nn.Module:
+    dataset = catalog.load("datasets", config.dataset)
+    weight = catalog.load("weights", config.weight.name)
+    activation = catalog.load("activations", config.activation.name)
     parts = Parts(
         lambda channels: _norm(config, channels),
-        config.dropout or 0.0,
+        getattr(weight, "activation", activation.build),
+        lambda: activation.dropout(config.dropout or 0.0),
         bias=config.recipe.convolution_bias,
         trailing_padding=config.recipe.downsample_padding == "trailing",
     )
@@ -27,13 +62,16 @@ def build(config: RunConfig) -> nn.Module:
         image_channels=dataset.SHAPE[2],
         classes=dataset.CLASSES,
     )
-    initialize(net, config.recipe.initialization)
+    initialize(net, config.recipe.initialization, activation.GAIN)
+    for name, module in list(net.named_modules()):
+        if isinstance(module, nn.Conv2d):
+            net.set_submodule(name, weight.build(module, **dict(config.weight.options)))
     return net
 
 
 def _norm(config: RunConfig, channels: int) -> nn.Module:
     norm: nn.Module = catalog.load("norms", config.norm.name).build(channels, **dict(config.norm.options))
-    if config.recipe.sync_batch_norm and isinstance(norm, nn.BatchNorm2d):
+    if config.recipe.sync_batch_norm and type(norm) is nn.BatchNorm2d:
         return SyncBatchNorm(channels, eps=norm.eps, momentum=norm.momentum)
     return norm
 

@@ -10,10 +10,10 @@ class IC(nn.Sequential):
     information between its elements, so it would be no IC layer.
     """
 
-    def __init__(self, norm: nn.Module, dropout: float):
+    def __init__(self, norm: nn.Module, dropout: nn.Module):
         super().__init__()
         self.norm = norm
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
         gated: Tensor = self.dropout(self.norm(x))

@@ -13,13 +13,15 @@ from icbench.nets.ic import IC
 from icbench.nets.ordering import Ordering, Piece
 
 NormFactory = Callable[[int], nn.Module]
+Factory = Callable[[], nn.Module]
 
 
 class Parts:
     """Makes the pieces that an ordering names, in the way a configuration wants them."""
 
-    def __init__(self, norm: NormFactory, dropout: float, *, bias: bool, trailing_padding: bool):
+    def __init__(self, norm: NormFactory, activation: Factory, dropout: Factory, *, bias: bool, trailing_padding: bool):
         self.norm = norm
+        self.activation = activation
         self.dropout = dropout
         self.bias = bias
         self.trailing_padding = trailing_padding
@@ -50,13 +52,13 @@ class Parts:
     def _other(self, piece: Piece, channels: int) -> nn.Module:
         match piece:
             case Piece.RELU:
-                return nn.ReLU()
+                return self.activation()
             case Piece.NORM:
                 return self.norm(channels)
             case Piece.IC:
-                return IC(self.norm(channels), self.dropout)
+                return IC(self.norm(channels), self.dropout())
             case Piece.DROPOUT:
-                return nn.Dropout(self.dropout)
+                return self.dropout()
         raise AssertionError(piece)
 
 

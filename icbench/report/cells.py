@@ -42,7 +42,8 @@ class CellRow:
         """The row as plain JSON values; infinity and NaN are null."""
         config = self.config
         fields = {name: getattr(config, name) for name in ("dataset", "block", "depth", "width", "ordering", "dropout")}
-        fields |= {"norm": config.norm.canonical(), "recipe": config.recipe.label}
+        fields |= {name: getattr(config, name).canonical() for name in ("norm", "weight", "activation")}
+        fields |= {"procedures": [each.canonical() for each in config.procedures], "recipe": config.recipe.label}
         fields |= {"precision": config.precision, "split": config.split}
         own = {key: value for key, value in asdict(self).items() if key != "config"}
         for name in ("accuracy", "last10", "difference"):

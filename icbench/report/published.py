@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from icbench.config import RunConfig
+from icbench.config import PLAIN_WEIGHT, RELU, RunConfig
 from icbench.report import stats
 from icbench.report.evidence import Evidence
 from icbench.report.stats import Estimate
@@ -129,6 +129,11 @@ def _differences(config: RunConfig, theirs: Published) -> list[str]:
         found.append(f"width {config.width}, theirs 16")
     if config.norm.name != "batch":
         found.append(f"norm {config.norm.name}, theirs batch")
+    for ours, usual in ((config.weight, PLAIN_WEIGHT), (config.activation, RELU)):
+        if ours != usual:
+            found.append(f"{ours.name}, theirs {usual.name}")
+    if config.procedures:
+        found.append(f"{', '.join(each.name for each in config.procedures)}, which they did not")
     if config.dropout is not None and config.dropout != 0.05:
         found.append(f"dropout {config.dropout:g}, theirs 0.05")
     if config.recipe.epochs != theirs.epochs:

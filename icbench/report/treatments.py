@@ -2,9 +2,20 @@
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import cache
 
-from icbench.config import Cell, RunConfig
+from icbench import catalog
+from icbench.config import PLAIN_WEIGHT, Cell, RunConfig, Variant
 from icbench.grid import Sweep
+
+
+@cache
+def in_short(kind: str, variant: Variant) -> str:
+    """A variant without the options that are as usual."""
+    return variant.differing_from(
+        {name: option.default for name, option in catalog.options(kind, variant.name).items()}
+    )
+
 
 # Field -> how it is said.
 FIELDS: dict[str, Callable[[RunConfig], str]] = {
@@ -15,6 +26,9 @@ FIELDS: dict[str, Callable[[RunConfig], str]] = {
     "ordering": lambda c: c.ordering,
     "norm": lambda c: c.norm.name,
     "norm options": lambda c: str(c.norm),
+    "weight": lambda c: "plain weights" if c.weight == PLAIN_WEIGHT else in_short("weights", c.weight),
+    "activation": lambda c: in_short("activations", c.activation),
+    "procedures": lambda c: " + ".join(in_short("procedures", p) for p in c.procedures) or "no procedure",
     "dropout": lambda c: "" if c.dropout is None else f"{c.dropout:g}",
     "recipe": lambda c: c.recipe.label,
     "precision": lambda c: c.precision,
@@ -101,14 +115,14 @@ def _stratum(place: dict[str, str], differing: set[str], *, with_ordering: bool)
 
 
 def _in_words(fields: dict[str, str]) -> str:
-    bare = ("ordering", "dataset", "net", "recipe", "block", "precision", "split")
+    named = ("norm", "norm options", "depth", "width", "dropout")
     if "norm options" in fields:
         fields = {name: value for name, value in fields.items() if name != "norm"}
         fields = {name.removesuffix(" options"): value for name, value in fields.items()}
     return ", ".join(
-        value if name in bare else f"{name} {value or 'none'}"
+        f"{name} {value or 'none'}" if name in named else value
         for name, value in fields.items()
-        if value or name not in bare
+        if value or name in named
     )
 
 

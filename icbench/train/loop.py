@@ -2,35 +2,23 @@
 
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch.nn.functional import cross_entropy
 
 from icbench.config import RunConfig
 from icbench.data.device import DeviceData
+from icbench.nets.reference import ReferenceBatch
 from icbench.plan import require_shares
+from icbench.procedure import Moment, batch_sizes, together
 from icbench.train import seeds
+from icbench.train.evaluation import Stopped, batch_sums, evaluate
 from icbench.train.numerics import autocast, dtype, set_numerics
 from icbench.train.ranks import ALONE, Ranks
-from icbench.train.schedule import learning_rate
 from icbench.train.state import EpochRow, State, read_checkpoint
-
-_TEST_BATCH = 1000
-
-
-class Stopped(Exception):
-    """The training was asked to stop; its checkpoint is stored."""
-
-
-class Evaluation(NamedTuple):
-    """Mean cross-entropy in nats and accuracy over the test images; correct: (images,) uint8, 1 for right ones."""
-
-    loss: float
-    accuracy: float
-    correct: torch.Tensor
+from icbench.train.upkeep import Upkeep
 
 
 class Watcher(Protocol):
@@ -75,10 +63,16 @@ def train(
     The batches are the same however many `ranks` share them; what one rank's watcher wishes, all do. Raises PeerLost.
     """
     recipe, device, precision = config.recipe, data.device, config.precision
-    require_shares(data.train_count, recipe.batch_size, ranks.size)
+    sizes = batch_sizes(recipe, config.procedures, data.train_count)
+    for size in set(sizes):
+        require_shares(data.train_count, size, ranks.size)
     set_numerics(precision)
-    state = begin(config, device, checkpoint, watcher, ranks)
-    steps = -(-data.train_count // recipe.batch_size)
+    state = begin(config, data, checkpoint, watcher, ranks)
+    procedures = together(config.procedures)
+    upkeep = Upkeep(config, state.net, state.optimizer)
+
+    def moment(done: float) -> Moment:
+        return Moment(recipe, state.epoch, (state.epoch - 1 + done) / recipe.epochs, data.train_count)
 
     def store(step: int, seconds: float) -> None:
         state.step, state.seconds = step, seconds
@@ -86,9 +80,9 @@ def train(
         watcher.saved(state.epoch - 1 + step / steps)
 
     while state.epoch <= recipe.epochs and all(math.isfinite(row.train_loss) for row in state.rows[-1:]):
-        rate = learning_rate(recipe, state.epoch)
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
+        size = sizes[state.epoch - 1]
+        steps = -(-data.train_count // size)
+        steps_before = sum(-(-data.train_count // earlier) for earlier in sizes[: state.epoch - 1])
         plan = data.plan_epoch(seeds.generator(config.seed, "epoch", state.epoch))
 
         began = time.perf_counter() - state.seconds
@@ -100,7 +94,8 @@ def train(
                 if stop:
                     raise Stopped
                 began = time.perf_counter() - state.seconds
-            first, last = step * recipe.batch_size, min((step + 1) * recipe.batch_size, data.train_count)
+            upkeep.before_step(moment(step / steps))
+            first, last = step * size, min((step + 1) * size, data.train_count)
             images, labels = data.train_batch(plan, *ranks.share(first, last), dtype(precision))
             with autocast(precision, device):
                 logits = state.net(images)
@@ -108,6 +103,7 @@ def train(
             state.optimizer.zero_grad(set_to_none=True)
             ranks.backward(loss, len(labels), last - first)
             state.optimizer.step()
+            upkeep.after_step(steps_before + step + 1, ranks)
             state.sums += batch_sums(loss.detach(), logits.detach(), labels)
             watcher.stepped(state.epoch - 1 + (step + 1) / steps)
         train_loss, train_accuracy = (ranks.total(state.sums) / data.train_count).tolist()  # waits for the device
@@ -115,10 +111,11 @@ def train(
 
         ranks.spread_statistics(state.net)
         try:
-            test = evaluate(state.net, data, precision, watcher.should_stop, ranks)
+            test = evaluate(state.net, data, precision, watcher.should_stop, ranks, procedures)
         except Stopped:
             store(steps, seconds)
             raise
+        rate = upkeep.learning_rate(moment((steps - 1) / steps))
         row = EpochRow(state.epoch, rate, train_loss, train_accuracy, test.loss, test.accuracy, seconds)
         state.end_epoch(row, test.correct)
         store(0, 0.0)
@@ -127,9 +124,12 @@ def train(
     return state, not (math.isfinite(end.train_loss) and math.isfinite(end.test_loss))
 
 
-def begin(config: RunConfig, device: torch.device, checkpoint: Path, watcher: Watcher, ranks: Ranks) -> State:
+def begin(config: RunConfig, data: DeviceData, checkpoint: Path, watcher: Watcher, ranks: Ranks) -> State:
     """The state before the first step, or that which `checkpoint` holds."""
-    state = State.fresh(config, device, ranks.rank)
+    state = State.fresh(config, data.device, ranks.rank)
+    if isinstance(state.net, ReferenceBatch):
+        plan = data.plan_unchanged(seeds.generator(config.seed, "reference"))
+        state.net.take(data.train_batch(plan, 0, len(state.net.images), dtype(config.precision))[0])
     stored = read_checkpoint(checkpoint, ranks)
     if state.restore(stored, config.seed, ranks):
         watcher.resumed(state.epoch, state.step)
@@ -137,38 +137,3 @@ def begin(config: RunConfig, device: torch.device, checkpoint: Path, watcher: Wa
         watcher.discarded()
     ranks.attach(state.net)
     return state
-
-
-@torch.inference_mode()
-def evaluate(
-    net: torch.nn.Module,
-    data: DeviceData,
-    precision: str,
-    should_stop: Callable[[], bool] = lambda: False,
-    ranks: Ranks = ALONE,
-) -> Evaluation:
-    """How the net does on the test images, in evaluation mode. Raises Stopped where it should stop."""
-    net.eval()
-    count = len(data.test_labels)
-    sums = torch.zeros(2, dtype=torch.float64, device=data.device)
-    correct = torch.zeros(count, dtype=torch.uint8, device=data.device)
-    for start in range(0, count, _TEST_BATCH * ranks.size):
-        (stop,) = ranks.agree(should_stop())
-        if stop:
-            raise Stopped
-        own = ranks.share(start, min(start + _TEST_BATCH * ranks.size, count))
-        images, labels = data.test_batch(*own, dtype(precision))
-        if len(labels) == 0:
-            continue
-        with autocast(precision, data.device):
-            logits = net(images)
-            loss = cross_entropy(logits, labels)
-        sums += batch_sums(loss, logits, labels)
-        correct[slice(*own)] = logits.argmax(dim=1) == labels
-    loss_mean, accuracy = (ranks.total(sums) / count).tolist()
-    return Evaluation(loss_mean, accuracy, ranks.total(correct).cpu())
-
-
-def batch_sums(loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """(2,) float64 on the device: the batch's loss summed over its images, and its correct answers."""
-    return torch.stack([loss.double() * len(labels), (logits.argmax(dim=1) == labels).sum().double()])

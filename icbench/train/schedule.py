@@ -1,6 +1,13 @@
 """The learning rate of an epoch."""
 
+import math
+
 from icbench.config import Recipe
+
+
+def decay(recipe: Recipe, epoch: int) -> float:
+    """What the recipe's steps have scaled the rate by during `epoch`, counted from 1."""
+    return math.prod(factor for after, factor in recipe.learning_rate_steps if epoch > after)
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from icbench import kinds
 from icbench.failure import in_words, record_failure
 from icbench.files import say_in_log
-from icbench.train.loop import Stopped, train
+from icbench.train.evaluation import Stopped
+from icbench.train.loop import train
 from icbench.train.ranks import PeerLost, Ranks
 from icbench.work.assignment import Assignment, Outcome
 from icbench.work.equipment import Equipment

@@ -215,7 +215,8 @@ class _Worker:
         attempts: Attempts,
         write: Callable[[str], None],
     ) -> None:
-        from icbench.train.loop import Stopped, train
+        from icbench.train.evaluation import Stopped
+        from icbench.train.loop import train
 
         watcher = self._equipment.pulse.watch(files, config, write)
         try:
@@ -291,6 +292,9 @@ class _Worker:
             "attempts": attempts.attempts,
             "world_size": self._ranks.size,
             "config": config.canonical_json(),
+            "weight": str(config.weight),
+            "activation": str(config.activation),
+            "procedures": "; ".join(map(str, config.procedures)),
             "test_correct": np.packbits(state.correct.numpy()).tobytes(),
             **self._code,
             **hardware.describe(self._equipment.device),

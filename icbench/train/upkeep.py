@@ -1,0 +1,49 @@
+"""What changes from step to step besides the weights: the rates before a step, projections after it."""
+
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+from torch.optim import Optimizer
+
+from icbench.config import RunConfig
+from icbench.procedure import Moment, together
+from icbench.train.ranks import Ranks
+from icbench.train.schedule import learning_rate
+
+
+class Upkeep:
+    """Does what a run's procedures ask for, and calls `after_steps` of the modules that have it.
+
+    Such a module names in `every` how many steps of the optimiser lie between two calls.
+    """
+
+    def __init__(self, config: RunConfig, net: nn.Module, optimizer: Optimizer):
+        self._config = config
+        self._net = net
+        self._optimizer = optimizer
+        self._procedures = together(config.procedures)
+        self._gates = [m for m in net.modules() if isinstance(m, _DropoutNd)]
+        self._modules: list[Any] = [m for m in net.modules() if hasattr(m, "after_steps")]
+
+    def before_step(self, moment: Moment) -> None:
+        """Set the learning rate and the dropout rate."""
+        rate = self.learning_rate(moment)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        if self._procedures.schedules_dropout:
+            dropout = self._procedures.dropout(self._config.dropout or 0.0, moment)
+            for gate in self._gates:
+                gate.p = dropout
+
+    def learning_rate(self, moment: Moment) -> float:
+        return self._procedures.learning_rate(learning_rate(moment.recipe, moment.epoch), moment)
+
+    def after_step(self, steps: int, ranks: Ranks) -> None:
+        """`steps` are those of the optimiser so far, in all epochs."""
+        self._procedures.stepped(self._net, steps)
+        due = [module for module in self._modules if steps % module.every == 0]
+        if due:
+            ranks.spread_statistics(self._net)  # so that all ranks change their weights alike
+        for module in due:
+            module.after_steps()
