@@ -1,8 +1,9 @@
 """The names of variants are the names of files. Nothing here imports a variant until it is asked for.
 
-A file's docstring begins with the line that `icbench list` shows; the keyword-only arguments of its function `build`
-are the variant's options, with their types (see icbench/values.py) and defaults. Both are read from the source, so
-that a grid is checked, and `icbench list` answers, without importing torch.
+A file's docstring begins with the line that `icbench list` shows; the keyword-only arguments of its function `build`,
+or `recurrent` where a norm is for sequences alone, are the variant's options, with their types (see icbench/values.py)
+and defaults. Both are read from the source, so that a grid is checked, and `icbench list` answers, without importing
+torch.
 """
 
 import ast
@@ -63,21 +64,22 @@ def summary(kind: str, name: str) -> str:
 
 @cache
 def options(kind: str, name: str) -> dict[str, Option]:
-    """The options of a variant: the keyword-only arguments of its `build`."""
-    for node in _source(kind, name).body:
-        if isinstance(node, ast.FunctionDef) and node.name == "build":
-            return {
-                argument.arg: Option(_value_type(argument), ast.literal_eval(default))
-                for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-                if default is not None
-            }
-    return {}
+    """The options of a variant: the keyword-only arguments of its `build`, else of its `recurrent`."""
+    definitions = _definitions(kind, name)
+    maker = definitions.get("build") or definitions.get("recurrent")
+    if maker is None:
+        return {}
+    return {
+        argument.arg: Option(_value_type(argument), ast.literal_eval(default))
+        for argument, default in zip(maker.args.kwonlyargs, maker.args.kw_defaults, strict=True)
+        if default is not None
+    }
 
 
 @cache
 def functions(kind: str, name: str) -> frozenset[str]:
-    """The names of the functions in a variant's file."""
-    return frozenset(node.name for node in _source(kind, name).body if isinstance(node, ast.FunctionDef))
+    """The names of the functions that a variant's file defines: a norm with `recurrent` is one for sequences."""
+    return frozenset(_definitions(kind, name))
 
 
 @cache
@@ -93,6 +95,10 @@ def _source(kind: str, name: str) -> ast.Module:
     _check(kind, name)
     file = _PACKAGE / _FOLDERS[kind] / f"{_stem(name)}.py"
     return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+
+
+def _definitions(kind: str, name: str) -> dict[str, ast.FunctionDef]:
+    return {node.name: node for node in _source(kind, name).body if isinstance(node, ast.FunctionDef)}
 
 
 def _check(kind: str, name: str) -> None:

@@ -1,5 +1,6 @@
 """Networks: published parameter counts, the orderings' cycle, contracts that every norm and ordering keeps."""
 
+import inspect
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from icbench.nets.ic import IC
 from icbench.nets.ordering import CONV, DROPOUT, NORM, RELU, Piece
 from icbench.nets.ordering import IC as IC_PIECE
 
+IMAGE_NORMS = [name for name in catalog.names("norms") if "build" in catalog.functions("norms", name)]
 THE_THREE = ("relu-ic-conv", "ic-conv-relu", "conv-relu-ic")
 
 
@@ -134,7 +136,7 @@ def test_shortcuts_project_only_where_the_shape_changes(config: RunConfig, block
 
 @pytest.mark.parametrize("ordering", catalog.names("orderings"))
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
-@pytest.mark.parametrize("norm", catalog.names("norms"))
+@pytest.mark.parametrize("norm", IMAGE_NORMS)
 class TestEveryNet:
     """What every ordering with every norm must do."""
 
@@ -191,7 +193,7 @@ class TestEveryNet:
             assert torch.equal(net(x), before)
 
 
-@pytest.mark.parametrize("norm", catalog.names("norms"))
+@pytest.mark.parametrize("norm", IMAGE_NORMS)
 @pytest.mark.parametrize("channels", [16, 64])
 class TestEveryNorm:
     """What every norm must do to (N, C, H, W) maps."""
@@ -214,12 +216,40 @@ class TestEveryNorm:
         y = catalog.load("norms", norm).build(channels)(torch.full((8, channels, 4, 4), 3.0))
         assert torch.isfinite(y).all()
 
-    def test_options_are_those_of_the_catalogue(self, norm: str, channels: int) -> None:
-        import inspect
 
-        keywords = inspect.signature(catalog.load("norms", norm).build).parameters.values()
+@pytest.mark.parametrize("norm", catalog.names("norms"))
+def test_options_are_those_of_the_catalogue(norm: str) -> None:
+    """Of `build` and of `recurrent`, whichever the file has; both have the same."""
+    module = catalog.load("norms", norm)
+    makers = [getattr(module, name) for name in ("build", "recurrent") if hasattr(module, name)]
+    assert makers
+    for maker in makers:
+        keywords = inspect.signature(maker).parameters.values()
         actual = {p.name: p.default for p in keywords if p.kind is p.KEYWORD_ONLY}
         assert actual == {key: option.default for key, option in catalog.options("norms", norm).items()}
+
+
+@pytest.mark.parametrize("norm", catalog.names("norms"))
+def test_functions_are_those_that_the_file_defines(norm: str) -> None:
+    module = catalog.load("norms", norm)
+    defined = {
+        name
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__
+    }
+    assert catalog.functions("norms", norm) == defined
+
+
+def test_a_norm_says_which_nets_it_fits() -> None:
+    fits = {name: catalog.functions("norms", name) for name in ("batch", "layer", "none", "recurrent-bn")}
+    assert fits == {
+        "batch": {"build"},
+        "layer": {"build", "recurrent"},
+        "none": {"build", "recurrent"},
+        "recurrent-bn": {"recurrent"},
+    }
+    defaults = {key: option.default for key, option in catalog.options("norms", "recurrent-bn").items()}
+    assert defaults == {"epsilon": 1e-5, "momentum": 0.1, "gamma": 0.1}
 
 
 def test_norms_are_what_they_say() -> None:
