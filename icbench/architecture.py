@@ -1,7 +1,7 @@
-"""The shape of a ResNet in numbers, without torch: its convolutions, and what they cost (He et al. 2015, section 4.2).
+"""The shape of a net in numbers, without torch: a ResNet's convolutions, and what a net costs.
 
-Depth 6n+2 (basic) or 9n+2 (bottleneck): three stages of n units on maps of full, half and quarter size, with width,
-2*width and 4*width channels; bottlenecks hand on four times as many.
+ResNets (He et al. 2015, section 4.2) have depth 6n+2 (basic) or 9n+2 (bottleneck): three stages of n units on maps of
+full, half and quarter size, with width, 2*width and 4*width channels; bottlenecks hand on four times as many.
 """
 
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def units(block: str, depth: int, width: int) -> Iterator[Unit]:
 
 
 def multiply_adds(block: str, depth: int, width: int, shape: tuple[int, int, int], classes: int) -> int:
-    """Multiply-adds of one image's forward pass: convolutions and classifier. shape: (height, width, channels)."""
+    """Multiply-adds of one image's pass through a ResNet: convolutions, classifier. shape: height, width, channels."""
     pixels = shape[0] * shape[1]
     total = _cost(stem(shape[2], width), pixels)
     out = width
@@ -65,6 +65,17 @@ def multiply_adds(block: str, depth: int, width: int, shape: tuple[int, int, int
         total += _cost(unit.shortcut, pixels_out) if unit.shortcut else 0
         pixels, out = pixels_out, unit.branch[-1].out
     return total + out * classes
+
+
+def lstm_multiply_adds(layers: int, width: int, shape: tuple[int, int, int], classes: int) -> int:
+    """Multiply-adds of one image's pass through an LSTM: the four gates at each row, and the classifier.
+
+    shape: (height, width, channels) of an image, whose rows are the steps. The first step's product with the hidden
+    state, which is 0, counts as the others do.
+    """
+    steps, columns, channels = shape
+    features = columns * channels + (layers - 1) * width
+    return steps * 4 * width * (features + layers * width) + width * classes
 
 
 def _cost(convolution: Convolution, pixels_out: int) -> int:
