@@ -32,7 +32,7 @@ def _lstm(config: RunConfig) -> nn.Module:
     dataset = catalog.load("datasets", config.dataset)
     norm = catalog.load("norms", config.norm.name).recurrent
     net = LSTM(
-        lambda features, steps: norm(features, steps, **dict(config.norm.options)),
+        lambda features, steps, shift: norm(features, steps, shift, **dict(config.norm.options)),
         layers=config.depth,
         width=config.width,
         shape=dataset.SHAPE,

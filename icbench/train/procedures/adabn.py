@@ -59,8 +59,4 @@ class _AdaBN(Procedure):
 
 
 def _keeping(net: "nn.Module") -> "list[nn.Module]":
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    from icbench.nets.running import RunningStatistics
-
-    return [m for m in net.modules() if isinstance(m, _BatchNorm | RunningStatistics)]
+    return [m for m in net.modules() if any(name.startswith("running") for name, _ in m.named_buffers(recurse=False))]
