@@ -15,8 +15,11 @@ Scalar = bool | int | float | str
 # their names.
 PositiveInt = int
 NonNegativeInt = int
+OddInt = int
 PositiveFloat = float
 NonNegativeFloat = float
+AtLeastOne = float
+AboveOne = float
 Rate = float
 ChannelDivisor = int
 
@@ -69,7 +72,10 @@ TYPES: dict[str, ValueType] = {
     # Every channel count of a net is a multiple of its width, so the grid asks that this divides the width.
     "ChannelDivisor": ValueType(int, "a whole number from 1 up", lambda v: v >= 1),
     "NonNegativeInt": ValueType(int, "a whole number from 0 up", lambda v: v >= 0),
+    "OddInt": ValueType(int, "an odd whole number from 1 up", lambda v: v >= 1 and v % 2 == 1),
     "PositiveFloat": ValueType(float, "a number above 0", lambda v: v > 0),
     "NonNegativeFloat": ValueType(float, "a number from 0 up", lambda v: v >= 0),
+    "AtLeastOne": ValueType(float, "a number from 1 up", lambda v: v >= 1),
+    "AboveOne": ValueType(float, "a number above 1", lambda v: v > 1),
     "Rate": ValueType(float, "a number from 0 up to, but not including, 1", lambda v: 0 <= v < 1),
 }

@@ -1,4 +1,12 @@
-"""Group normalisation over H, W and the channels of a group (Wu and He 2018, arXiv 1803.08494)."""
+"""Group normalisation over H, W and the channels of a group (Wu and He 2018, arXiv 1803.08494).
+
+Formula: y = scale (x - mean) / sqrt(var + epsilon) + shift; mean and var over H, W and the consecutive channels of a
+group, of each image.
+
+Each image by itself: training and evaluation are the same.
+
+Needs: groups divides the net's width.
+"""
 
 from torch import nn
 

@@ -1,4 +1,11 @@
-"""Instance normalisation over H, W of each image and channel (Ulyanov et al. 2016, arXiv 1607.08022)."""
+"""Instance normalisation over H, W of each image and channel (Ulyanov et al. 2016, arXiv 1607.08022).
+
+Formula: y = scale (x - mean) / sqrt(var + epsilon) + shift; mean and var over H, W of each image and channel.
+
+Each image by itself: training and evaluation are the same.
+
+Needs: maps of more than one pixel.
+"""
 
 from torch import nn
 

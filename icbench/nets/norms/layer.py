@@ -1,4 +1,12 @@
-"""Layer normalisation over C, H, W of each image, scale and shift by channel (Ba et al. 2016, arXiv 1607.06450)."""
+"""Layer normalisation over C, H, W of each image, scale and shift by channel (Ba et al. 2016, arXiv 1607.06450).
+
+Formula: y = scale (x - mean) / sqrt(var + epsilon) + shift; mean and var over C, H, W of each image. In the paper,
+scale and shift are of each element.
+
+Each image by itself: training and evaluation are the same.
+
+Needs: two channels or pixels or more.
+"""
 
 from torch import Tensor, nn
 

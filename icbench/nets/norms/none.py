@@ -1,4 +1,9 @@
-"""No normalisation: the identity. An IC layer is then dropout alone."""
+"""No normalisation: the identity. An IC layer is then dropout alone.
+
+Formula: y = x. Deep nets may diverge without other measures; that is a result, too.
+
+Needs: nothing.
+"""
 
 from torch import Tensor, nn
 
