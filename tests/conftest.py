@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 import icbench as package
+from icbench import cli
 
 if TYPE_CHECKING:
     from harness import Cluster
@@ -82,6 +83,21 @@ def icbench(tmp_path: Path) -> Icbench:
             command, cwd=tmp_path, env=environment(**more), capture_output=True, text=True, timeout=120
         )
         return Finished(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def icbench_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Icbench:
+    """As `icbench`, but in this process, which has imported already what a command takes."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Finished:
+        try:
+            code = cli.main([str(each) for each in arguments])
+        except SystemExit as ended:  # argparse's refusals
+            code = int(str(ended.code))
+        return Finished(code, *capsys.readouterr())
 
     return run
 

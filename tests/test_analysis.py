@@ -1,10 +1,11 @@
 """The scripts and notebooks of analysis/, for real, on the results of a real sweep."""
 
 import json
+import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,25 @@ baseline: {ordering: baseline}
 """
 
 
-def analyse(script: str, *arguments: object) -> Finished:
+Analyse = Callable[..., Finished]
+
+
+@pytest.fixture
+def analyse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Analyse:
+    """Run a script in this process, which has imported already what scripts take."""
+
+    def run(script: str, *arguments: object) -> Finished:
+        file = str(ANALYSIS / f"{script}.py")
+        monkeypatch.setattr(sys, "argv", [file, *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(file, run_name="__main__")
+        return Finished(int(str(ended.value.code)), *capsys.readouterr())
+
+    return run
+
+
+def analyse_by_itself(script: str, *arguments: object) -> Finished:
+    """Run a script as one does who types it."""
     command = [sys.executable, ANALYSIS / f"{script}.py", *map(str, arguments)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
     return Finished(done.returncode, done.stdout, done.stderr)
@@ -70,7 +89,7 @@ def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("script", WRITTEN)
 def test_a_script_s_files(script: str, small_sweep: Path, tmp_path: Path) -> None:
     tables, figures = WRITTEN[script]
-    done = analyse(script, small_sweep, "--out", tmp_path / "a" / "b")
+    done = analyse_by_itself(script, small_sweep, "--out", tmp_path / "a" / "b")
     assert done.code == 0, done.err
     assert "Traceback" not in done.err
     folder = tmp_path / "a" / "b"
@@ -92,7 +111,7 @@ def test_a_script_s_files(script: str, small_sweep: Path, tmp_path: Path) -> Non
         assert done.out.count("relu-ic-conv, dropout 0.1") >= 1
 
 
-def test_a_cell_that_was_published_stands_beside_it(cifar: Path, tmp_path: Path) -> None:
+def test_a_cell_that_was_published_stands_beside_it(cifar: Path, analyse: Analyse, tmp_path: Path) -> None:
     done = analyse("accuracy", cifar, "--out", tmp_path)
     assert done.code == 0, done.err
     frame = pd.read_csv(tmp_path / "tables" / "published.csv").set_index(["cell", "source"])
@@ -104,7 +123,7 @@ def test_a_cell_that_was_published_stands_beside_it(cifar: Path, tmp_path: Path)
     assert "5 epochs, theirs 200" in done.out
 
 
-def test_a_sweep_without_a_baseline_has_accuracies(small_sweep: Path, tmp_path: Path) -> None:
+def test_a_sweep_without_a_baseline_has_accuracies(small_sweep: Path, analyse: Analyse, tmp_path: Path) -> None:
     file = tmp_path / "free.yaml"
     file.write_text(SMALL.replace("baseline: {ordering: baseline}", "").replace("name: small", ""))
     done = analyse("accuracy", small_sweep, "--sweep", file, "--out", tmp_path)
@@ -126,7 +145,7 @@ def assert_one_paragraph(done: Finished, start: str, *words: str) -> None:
     assert all(word in done.err for word in words), done.err
 
 
-def test_mistakes(small_sweep: Path, tmp_path: Path) -> None:
+def test_mistakes(small_sweep: Path, analyse: Analyse, tmp_path: Path) -> None:
     out = tmp_path / "out"
     absent = analyse("accuracy", tmp_path / "nosuch", "--out", out)
     assert_one_paragraph(
@@ -143,7 +162,7 @@ def test_mistakes(small_sweep: Path, tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_scripts_say_what_they_do() -> None:
+def test_scripts_say_what_they_do(analyse: Analyse) -> None:
     done = analyse("convergence", "--help")
     assert done.code == 0
     assert "usage: convergence.py [-h] [--out DIR] [--sweep NAME] RESULTS" in done.out

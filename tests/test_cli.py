@@ -53,20 +53,20 @@ def test_version(icbench: Icbench) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["swep"], ["sweep"], ["list", "norm"], ["sweep", "a", "--nosuch"], ["data"]])
-def test_a_mistyped_command_is_the_user_s_mistake(arguments: list[str], icbench: Icbench) -> None:
-    done = icbench(*arguments)
+def test_a_mistyped_command_is_the_user_s_mistake(arguments: list[str], icbench_here: Icbench) -> None:
+    done = icbench_here(*arguments)
     assert done.code == 2
     assert "usage: icbench" in done.err
     assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize("kind", catalog.KINDS)
-def test_list(kind: str, icbench: Icbench) -> None:
-    done = icbench("list", kind)
+def test_list(kind: str, icbench_here: Icbench) -> None:
+    done = icbench_here("list", kind)
     _, _, listed = done.out.partition("───\n")
     names = [line.split()[0] for line in listed.splitlines()]
     assert names == list(catalog.names(kind))
-    entries = icbench("list", kind, "--json").json()[kind]
+    entries = icbench_here("list", kind, "--json").json()[kind]
     assert [entry["name"] for entry in entries] == names
     assert all(len(entry["summary"]) > 20 for entry in entries)
 
@@ -185,7 +185,7 @@ def test_without_slurm_a_cluster_s_profile_is_an_error(icbench: Icbench, write_g
     assert "failed  SLURM's commands: sbatch, squeue, scontrol, scancel, srun not found." in doctor.out
 
 
-def test_doctor_on_this_machine(icbench: Icbench, tmp_path: Path) -> None:
+def test_doctor_on_this_machine(icbench: Icbench, icbench_here: Icbench, tmp_path: Path) -> None:
     done = icbench("doctor")
     assert done.code == 0, done.out
     assert "ok      data set digits" in done.out
@@ -193,6 +193,6 @@ def test_doctor_on_this_machine(icbench: Icbench, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "cifar10.npz").write_bytes(b"damaged")
-    damaged = icbench("doctor")
+    damaged = icbench_here("doctor")
     assert damaged.code == 1
     assert "failed  data set cifar10: this is no readable .npz file. Make it again with" in damaged.out

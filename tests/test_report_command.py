@@ -10,7 +10,7 @@ import pytest
 from conftest import REPOSITORY, Finished, Icbench, environment
 from synthetic import made_run, rising
 
-from icbench import cli, ledger, results
+from icbench import ledger, results
 from icbench.grid import Sweep, load
 from icbench.layout import Layout
 
@@ -25,18 +25,8 @@ baseline: {ordering: baseline}
 
 
 @pytest.fixture
-def icbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Icbench:
-    """As the fixture of this name that all share, but in this process, which has imported what a report takes."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Finished:
-        try:
-            code = cli.main([str(each) for each in arguments])
-        except SystemExit as ended:  # argparse's refusals
-            code = int(str(ended.code))
-        return Finished(code, *capsys.readouterr())
-
-    return run
+def icbench(icbench_here: Icbench) -> Icbench:
+    return icbench_here
 
 
 def store(root: Path, sweep: Sweep, *, leave_out: int = 0, commit: str = "0123456789abcdef") -> Layout:
