@@ -55,7 +55,9 @@ def units(block: str, depth: int, width: int) -> Iterator[Unit]:
 
 
 def multiply_adds(block: str, depth: int, width: int, shape: tuple[int, int, int], classes: int) -> int:
-    """Multiply-adds of one image's pass through a ResNet: convolutions, classifier. shape: height, width, channels."""
+    """Multiply-adds of one image's pass: the weight layers alone. shape: (height, width, channels) of an image."""
+    if block == "lstm":
+        return lstm_multiply_adds(depth, width, shape, classes)
     pixels = shape[0] * shape[1]
     total = _cost(stem(shape[2], width), pixels)
     out = width

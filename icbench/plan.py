@@ -6,7 +6,7 @@ from functools import cache
 from heapq import heapify, heapreplace
 
 from icbench import catalog
-from icbench.architecture import lstm_multiply_adds, multiply_adds
+from icbench.architecture import multiply_adds
 from icbench.config import RunConfig
 from icbench.errors import UserError
 from icbench.grid import Sweep
@@ -49,8 +49,7 @@ def cost(config: RunConfig) -> float:
 @cache
 def _cost_of_epoch(name: str, block: str, depth: int, width: int) -> float:
     dataset = catalog.load("datasets", name)
-    net = (depth, width, dataset.SHAPE, dataset.CLASSES)
-    forward: float = 2 * (lstm_multiply_adds(*net) if block == "lstm" else multiply_adds(block, *net))
+    forward: float = 2 * multiply_adds(block, depth, width, dataset.SHAPE, dataset.CLASSES)
     images: float = 3 * dataset.TRAIN_IMAGES + dataset.TEST_IMAGES
     return forward * images
 

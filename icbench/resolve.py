@@ -202,7 +202,7 @@ def _path(fields: Fields, *names: str) -> Path_:
 def _check_lstm(fields: Fields, value: dict[str, Any]) -> None:
     """An LSTM has no residual branches to order, no convolutions, and no ReLUs."""
     for field, only in (("ordering", BASELINE), ("weight", PLAIN_WEIGHT), ("activation", RELU)):
-        if value[field] != only:
+        if value[field] not in (only, ordering_name(BASELINE, "lstm")):
             problem = f"{field} {value[field]} is impossible: an LSTM has no residual branches, convolutions or ReLUs."
             raise Mistake(_path(fields, field, "block"), problem, f"With block: lstm write {field}: {only}.")
 

@@ -25,7 +25,7 @@ def build(config: RunConfig) -> nn.Module:
         return net
     (images,) = references
     height, width, channels = catalog.load("datasets", config.dataset).SHAPE
-    return ReferenceBatch(net, images, (channels, height, width))
+    return ReferenceBatch(net, (images, channels, height, width))
 
 
 def _lstm(config: RunConfig) -> nn.Module:
@@ -62,7 +62,7 @@ def _resnet(config: RunConfig) -> nn.Module:
         image_channels=dataset.SHAPE[2],
         classes=dataset.CLASSES,
     )
-    initialize(net, config.recipe.initialization, activation.GAIN)
+    initialize(net, getattr(activation, "INITIALIZATION", config.recipe.initialization), activation.GAIN)
     for name, module in list(net.named_modules()):
         if isinstance(module, nn.Conv2d):
             net.set_submodule(name, weight.build(module, **dict(config.weight.options)))

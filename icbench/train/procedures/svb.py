@@ -10,13 +10,13 @@ Needs: plain weights. One singular value decomposition of each kernel every so m
 from typing import TYPE_CHECKING
 
 from icbench.procedure import Procedure
-from icbench.values import Factor, PositiveInt
+from icbench.values import AboveOne, PositiveInt
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def build(*, every: PositiveInt = 391, factor: Factor = 1.5) -> Procedure:
+def build(*, every: PositiveInt = 391, factor: AboveOne = 1.5) -> Procedure:
     """391 steps are an epoch of CIFAR-10 in batches of 128."""
     return _Bound(every, factor)
 
