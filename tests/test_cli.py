@@ -75,7 +75,7 @@ def test_list_tells_all_kinds(icbench: Icbench) -> None:
     assert list(icbench("list", "--json").json()) == list(catalog.KINDS)
 
 
-@pytest.mark.parametrize("kind", ["norms", "orderings", "optimizers", "datasets"])
+@pytest.mark.parametrize("kind", ["norms", "weights", "activations", "orderings", "optimizers", "datasets"])
 def test_every_variant_has_a_first_line_that_fits(kind: str) -> None:
     for name in catalog.names(kind):
         line = catalog.summary(kind, name)
