@@ -1,4 +1,4 @@
-"""Weight normalisation: length and direction of filters are apart (Salimans and Kingma 2016, arXiv 1602.07868).
+"""Weight normalisation: filters' length and direction are learned apart (Salimans and Kingma 2016, arXiv 1602.07868).
 
 Formula: w = g v / |v| for each filter, |v| over its input channels, rows and columns; g begins as |v|.
 
