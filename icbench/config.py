@@ -184,6 +184,10 @@ class RunConfig:
 
     def label(self) -> str:
         """The run in a few words, for people."""
+        return f"{self.description()} seed {self.seed}"
+
+    def description(self) -> str:
+        """The run's cell in a few words."""
         words = [self.ordering, f"{self.dataset}", f"{self.block}-{self.depth}"]
         if self.width != 16:
             words.append(f"width {self.width}")
@@ -194,7 +198,7 @@ class RunConfig:
             words.append(f"dropout {self.dropout:g}")
         words += map(str, self.procedures)
         words += [word for word, usual in ((self.precision, "float32"), (self.split, "test")) if word != usual]
-        return " ".join([*words, f"seed {self.seed}"])
+        return " ".join(words)
 
 
 @dataclass(frozen=True, slots=True)

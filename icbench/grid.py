@@ -1,5 +1,6 @@
 """grid.yaml -> the cells of a sweep; every mistake is named with file, line and what would have been right."""
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from icbench.config import Cell, Recipe, RunConfig, Variant
-from icbench.errors import suggest
+from icbench.errors import UserError, suggest
 from icbench.resolve import (
     DEFAULTS,
     REQUIRED,
@@ -19,6 +20,7 @@ from icbench.resolve import (
     ordering_name,
     parse_field,
     resolve,
+    where,
 )
 from icbench.yamlfile import Document, Mistake, Path_, read
 
@@ -28,13 +30,18 @@ _MOST_SEEDS = 10_000
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a grid names: its cells, each once, in the grid's order, and the baseline of each by cell id."""
+    """What a grid names: its cells, each once, in the grid's order, and the baseline of each by cell id.
+
+    given: by cell id, the fields that name the cell, as `document` gives them: one entry for each way that it is named.
+    """
 
     name: str
     question: str
     text: str
     cells: tuple[Cell, ...]
     baselines: dict[str, str]
+    document: Document = dataclasses.field(repr=False, compare=False)
+    given: dict[str, list[Fields]] = dataclasses.field(repr=False, compare=False)
 
     @property
     def run_ids(self) -> list[str]:
@@ -42,6 +49,11 @@ class Sweep:
 
     def runs(self) -> list[tuple[str, RunConfig]]:
         return [run for cell in self.cells for run in cell.runs()]
+
+    def error(self, cell: Cell, names: tuple[str, ...], problem: str, remedy: str) -> UserError:
+        """A mistake in a cell, as the error to show: where the first of the named fields that is given stands."""
+        path = where(self.given[cell.cell_id][0], *names)
+        return self.document.error(Mistake(path, problem, remedy))
 
 
 def load(file: Path, name: str = "") -> Sweep:
@@ -71,6 +83,8 @@ def _sweep(document: Document) -> Sweep:
         text=document.text,
         cells=tuple(cells.values()),
         baselines=_baselines(data, cells, given),
+        document=document,
+        given=given,
     )
 
 
@@ -340,7 +354,7 @@ def _baselines(data: dict[str, Any], cells: dict[str, Cell], given: dict[str, li
                 if config.cell_id in cells:
                     break
         except Mistake as mistake:
-            problem = f"the baseline of ({_describe(cell.config)}): {mistake.problem}"
+            problem = f"the baseline of ({cell.config.description()}): {mistake.problem}"
             path = mistake.path if mistake.path[:1] == ("baseline",) else ("baseline",)
             raise Mistake(path, problem, mistake.remedy) from None
         baseline = config.cell_id
@@ -353,13 +367,9 @@ def _baselines(data: dict[str, Any], cells: dict[str, Cell], given: dict[str, li
     return baselines
 
 
-def _describe(config: RunConfig) -> str:
-    return config.label().rsplit(" seed ", 1)[0]
-
-
 def _describe_both(first: RunConfig, second: RunConfig) -> tuple[str, str]:
     """Both in words that tell them apart: with recipe and norm in full where the short ones are the same."""
-    if _describe(first) != _describe(second):
-        return _describe(first), _describe(second)
-    ours, other = (f"{_describe(each)}, recipe {each.recipe.label}, norm {each.norm}" for each in (first, second))
+    if first.description() != second.description():
+        return first.description(), second.description()
+    ours, other = (f"{each.description()}, recipe {each.recipe.label}, norm {each.norm}" for each in (first, second))
     return ours, other

@@ -117,7 +117,7 @@ def resolve(fields: Fields) -> RunConfig:
     block, width, training = value["block"], value["width"], value["recipe"]
     for field, most in _MOST.items():
         if value[field] > most:
-            raise Mistake(_path(fields, field), f"{field} {value[field]} is beyond any machine.", f"At most: {most:,}.")
+            raise Mistake(where(fields, field), f"{field} {value[field]} is beyond any machine.", f"At most: {most:,}.")
     _check_shift(fields, training, value["dataset"])
     norm = full_norm(value["norm"], training)
     ordering = ordering_name(value["ordering"], block)
@@ -192,7 +192,7 @@ def _filled(given: Variant, defaults: tuple[tuple[str, tuple[tuple[str, Any], ..
     return recipe.fill_options("norms", given, dict(dict(defaults).get(given.name, ())))
 
 
-def _path(fields: Fields, *names: str) -> Path_:
+def where(fields: Fields, *names: str) -> Path_:
     """Where the first of the named fields stands, one in 'include' or 'baseline' before others."""
     paths = [fields[name].path for name in names if name in fields]
     own = [path for path in paths if path[:1] in (("include",), ("baseline",))]
@@ -204,7 +204,7 @@ def _check_lstm(fields: Fields, value: dict[str, Any]) -> None:
     for field, only in (("ordering", BASELINE), ("weight", PLAIN_WEIGHT), ("activation", RELU)):
         if value[field] not in (only, ordering_name(BASELINE, "lstm")):
             problem = f"{field} {value[field]} is impossible: an LSTM has no residual branches, convolutions or ReLUs."
-            raise Mistake(_path(fields, field, "block"), problem, f"With block: lstm write {field}: {only}.")
+            raise Mistake(where(fields, field, "block"), problem, f"With block: lstm write {field}: {only}.")
 
 
 def _check_norm(fields: Fields, norm: Variant, block: str) -> None:
@@ -212,7 +212,7 @@ def _check_norm(fields: Fields, norm: Variant, block: str) -> None:
     if function not in catalog.functions("norms", norm.name):
         fitting = [name for name in catalog.names("norms") if function in catalog.functions("norms", name)]
         problem = f"norm {norm.name!r} cannot stand in {net}, which block: {block} makes."
-        raise Mistake(_path(fields, "norm", "block"), problem, f"The norms that can: {', '.join(fitting)}.")
+        raise Mistake(where(fields, "norm", "block"), problem, f"The norms that can: {', '.join(fitting)}.")
 
 
 def _check_depth(fields: Fields, block: str, depth: int) -> None:
@@ -222,7 +222,7 @@ def _check_depth(fields: Fields, block: str, depth: int) -> None:
         below, above = max(units, 1) * per + 2, (max(units, 0) + 1) * per + 2
         near = f"{below} or {above}" if below != above else f"{above}"
         problem = f"depth {depth} is impossible: a {block} ResNet has {per}n+2 layers, n from 1 up."
-        raise Mistake(_path(fields, "depth", "block"), problem, f"The nearest: {near}.")
+        raise Mistake(where(fields, "depth", "block"), problem, f"The nearest: {near}.")
 
 
 def _check_shift(fields: Fields, training: Recipe, dataset: str) -> None:
@@ -231,7 +231,7 @@ def _check_shift(fields: Fields, training: Recipe, dataset: str) -> None:
         problem = (
             f"a shift of {training.augmentation.shift} pixels moves {dataset}'s {height}x{width} images out of sight."
         )
-        path = (*_path(fields, "recipe"), "augmentation", "shift")
+        path = (*where(fields, "recipe"), "augmentation", "shift")
         raise Mistake(path, problem, "Override it: recipe: {name: ..., augmentation: {shift: 1}}.")
 
 
@@ -245,7 +245,7 @@ def _check_divisors(fields: Fields, norm: Variant, width: int) -> None:
             problem = (
                 f"norm {norm.name!r} with {name}: {value} cannot divide the {width} channels of a net of width {width}."
             )
-            path = _path(fields, "norm", "width")
+            path = where(fields, "norm", "width")
             raise Mistake((*path, name), problem, f"{name} should be one of {', '.join(divisors)}.")
 
 

@@ -51,3 +51,7 @@ def profile(parser: argparse.ArgumentParser) -> None:
 
 def json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def no_build(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-build", action="store_true", help="do not build each net of the grid once for a trial")

@@ -1,6 +1,7 @@
 """`icbench plan`: what a grid names, what of it is done, and how the rest would be packed."""
 
 import argparse
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from icbench.commands import arguments
@@ -21,16 +22,23 @@ def add(commands: "Commands") -> None:
     arguments.grid(parser)
     arguments.results(parser)
     arguments.profile(parser)
+    arguments.no_build(parser)
     arguments.json(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    from icbench import grid, plan, profile
+    from icbench import drybuild, grid, plan, profile
 
-    sweep, machine = grid.load(args.grid), profile.load(args.profile)
-    todo = compare(sweep, arguments.layout(args))
-    show(todo, plan.packs(todo.missing, machine.packs(len(todo.missing))), machine, as_json=args.json)
+    with nullcontext() if args.no_build else drybuild.Builder() as builder:
+        sweep, machine = grid.load(args.grid), profile.load(args.profile)
+        if builder:
+            builder.send(sweep.cells)
+        todo = compare(sweep, arguments.layout(args))
+        packs = plan.packs(todo.missing, machine.packs(len(todo.missing)))
+        if builder:
+            builder.judge(sweep)
+    show(todo, packs, machine, as_json=args.json)
     return 0
 
 

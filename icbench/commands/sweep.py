@@ -27,6 +27,7 @@ def add(commands: "Commands") -> None:
     arguments.results(parser)
     arguments.profile(parser)
     arguments.data(parser)
+    arguments.no_build(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything and print the plan; run and write nothing"
     )
@@ -103,7 +104,20 @@ def _check_kind(kind: str | None) -> None:
 
 
 def _check(todo: "Plan", machine: "Profile", args: argparse.Namespace) -> None:
-    """Raise UserError for what would make runs fail for sure: a missing data set, a precision that needs a GPU."""
+    """Raise UserError for what would make runs fail for sure, such as a missing data set or an impossible net."""
+    from icbench import drybuild
+
+    with drybuild.Builder() if todo.missing and not args.no_build else nullcontext() as builder:
+        if builder:
+            missing = {run_id for run_id, _ in todo.missing}
+            builder.send(cell for cell in todo.sweep.cells if not missing.isdisjoint(cell.run_ids))
+        _check_machine(todo, machine, args)
+        if builder:
+            builder.judge(todo.sweep)
+
+
+def _check_machine(todo: "Plan", machine: "Profile", args: argparse.Namespace) -> None:
+    """Raise UserError for a missing data set, or for what the machine or the cluster cannot do."""
     from icbench.commands import sweep_cluster
     from icbench.data import store
     from icbench.profile import Slurm

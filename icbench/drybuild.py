@@ -1,0 +1,170 @@
+"""A trial of a grid's nets before any is trained: a combination that cannot be built is a mistake of the grid.
+
+The nets are built by a child process (icbench/work/builder.py), since that takes torch, which commands do not import.
+"""
+
+import contextlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, replace
+from functools import cache
+from heapq import heapify, heappop, heapreplace
+from itertools import combinations
+from operator import attrgetter
+from typing import Any
+
+from icbench.config import LAYERS_PER_UNIT_OF_DEPTH, Cell, Recipe, RunConfig
+from icbench.console import complain, plural
+from icbench.errors import IcbenchError, UserError
+from icbench.grid import Sweep
+from icbench.resolve import DEFAULTS
+
+_COMMAND = [sys.executable, "-P", "-c", "from icbench.work.builder import main; main()"]
+_MOST_NETS = 40
+_SAY_SECONDS = 5.0
+
+_FIELDS = tuple(field.name for field in fields(RunConfig) if field.name != "seed")
+_all_but_dropout_and_recipe = attrgetter(*(name for name in _FIELDS if name not in ("dropout", "recipe")))
+
+
+class Builder:
+    """The child process. As a context: it imports torch while the command reads on; leaving it ends the child."""
+
+    def __enter__(self) -> "Builder":
+        self._said = tempfile.TemporaryFile()
+        self._child = subprocess.Popen(
+            _COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},  # the nets are small
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._child.kill()
+        self._child.wait()
+        for stream in (self._child.stdin, self._child.stdout, self._said):
+            assert stream is not None
+            stream.close()
+
+    def send(self, cells: Iterable[Cell]) -> None:
+        """Have the child try the cells' nets. To be called once; it works while the command goes on."""
+        self._nets = distinct(cells)
+        self._tried = list(self._nets) if len(self._nets) <= _MOST_NETS else covering(list(self._nets))
+        assert self._child.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self._child.stdin as stream:  # it may be dead already
+            pickle.dump(self._tried, stream)
+
+    def judge(self, sweep: Sweep) -> None:
+        """Wait for the child. Raises UserError for the first cell of which no run can be trained."""
+        for config, failure in zip(self._tried, self._answers(), strict=True):
+            if failure is not None:
+                raise _error(sweep, self._nets[config], **failure)
+        if len(self._tried) < len(self._nets):
+            complain(
+                f"{len(self._tried)} of the grid's {plural(len(self._nets), 'different net')} were built for a trial: "
+                "as many as it takes for every two values that meet."
+            )
+
+    def _answers(self) -> Iterator[dict[str, Any] | None]:
+        """How each net failed, or None if it did not. Raises IcbenchError if the child ends before the last."""
+        assert self._child.stdout is not None
+        said = time.monotonic()
+        for index in range(len(self._tried)):
+            if time.monotonic() - said > _SAY_SECONDS:
+                said = time.monotonic()
+                complain(f"building each net of the grid for a trial: {index} of {len(self._tried)}")
+            line = self._child.stdout.readline()
+            if not line.endswith(b"\n"):
+                raise IcbenchError(self._death())
+            yield json.loads(line)
+
+    def _death(self) -> str:
+        code = self._child.wait()
+        self._said.seek(0)
+        words = self._said.read().decode(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(words) if line.strip()), "(nothing)")
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return (
+            f"the process that builds each net of the grid for a trial {how}. The last it said: {last}\n"
+            "With --no-build the command does without the trial."
+        )
+
+
+def distinct(cells: Iterable[Cell]) -> dict[RunConfig, Cell]:
+    """What stands for the cells' different nets, batches and types of numbers; the first cell that each stands for."""
+    # In two steps, as a cell's configuration takes long to make and to hash: a grid may have 100,000 cells, but few
+    # recipes, which are told apart by where they lie.
+    rough: dict[tuple[object, ...], Cell] = {}
+    for cell in cells:
+        config = cell.config
+        key = (_all_but_dropout_and_recipe(config), config.dropout is None, id(config.recipe))
+        rough.setdefault(key, cell)
+    nets: dict[RunConfig, Cell] = {}
+    for cell in rough.values():
+        nets.setdefault(_representative(cell.config), cell)
+    return nets
+
+
+def _representative(config: RunConfig) -> RunConfig:
+    """A configuration with the same layers and batches: without what changes only how they are trained.
+
+    What is not named here counts as a difference, so a field that is added later does, too. A stage's units are alike
+    from its second on, in channels, maps and what the ordering puts where, so a net with two units a stage has every
+    layer that a deeper one has. That one trained so deep may diverge is a result, not a mistake.
+    """
+    per = LAYERS_PER_UNIT_OF_DEPTH[config.block]
+    return replace(
+        config,
+        depth=min(config.depth, 2 * per + 2),
+        dropout=None if config.dropout is None else DEFAULTS["dropout"],
+        recipe=_training_left_out(config.recipe),
+    )
+
+
+@cache
+def _training_left_out(recipe: Recipe) -> Recipe:
+    return replace(recipe, learning_rate=1.0, learning_rate_steps=(), epochs=1, subtract_pixel_mean=False)
+
+
+def covering(nets: list[RunConfig]) -> list[RunConfig]:
+    """Some of the nets, in which every two values that stand together in any net stand together.
+
+    For many nets, which would take minutes: it is nearly always two values that do not go together, such as a norm's
+    option and a width. A net that is not tried fails at its run's beginning, and says why.
+    """
+    pairs = [set(combinations(((name, getattr(config, name)) for name in _FIELDS), 2)) for config in nets]
+    # Greedily, whichever has most pairs that are new. What a net adds only falls, so its last count is a bound.
+    heap = [(-len(new), index) for index, new in enumerate(pairs)]
+    heapify(heap)
+    chosen = []
+    met: set[object] = set()
+    while heap:
+        bound, index = heap[0]
+        pairs[index] -= met
+        new = len(pairs[index])
+        if new == 0:
+            heappop(heap)
+        elif new < -bound:
+            heapreplace(heap, (-new, index))
+        else:
+            heappop(heap)
+            met |= pairs[index]
+            chosen.append(index)
+    return [nets[index] for index in sorted(chosen)]
+
+
+def _error(sweep: Sweep, cell: Cell, step: str, reason: str, field: str | None) -> UserError:
+    """The failed trial of a cell's net as a mistake of the grid."""
+    problem = f"no net of ({cell.config.description()}) can be {step}: {reason.rstrip('.')}."
+    if field is None:
+        return sweep.error(cell, ("ordering",), problem, "Change one of its fields, or leave the combination out.")
+    remedy = f"With {field}: {DEFAULTS[field]} it can: give {field} another value, or leave the combination out."
+    return sweep.error(cell, (field, "ordering"), problem, remedy)
