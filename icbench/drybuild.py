@@ -78,7 +78,7 @@ class Builder:
         assert self._child.stdout is not None
         said = time.monotonic()
         for index in range(len(self._tried)):
-            if time.monotonic() - said > _SAY_SECONDS:
+            if sys.stderr.isatty() and time.monotonic() - said > _SAY_SECONDS:
                 said = time.monotonic()
                 complain(f"building each net of the grid for a trial: {index} of {len(self._tried)}")
             line = self._child.stdout.readline()
@@ -118,12 +118,13 @@ def _representative(config: RunConfig) -> RunConfig:
 
     What is not named here counts as a difference, so a field that is added later does, too. A stage's units are alike
     from its second on, in channels, maps and what the ordering puts where, so a net with two units a stage has every
-    layer that a deeper one has. That one trained so deep may diverge is a result, not a mistake.
+    layer that a deeper one has, and so has an LSTM with two layers. That one trained so deep may diverge is a result,
+    not a mistake.
     """
-    per = LAYERS_PER_UNIT_OF_DEPTH[config.block]
+    deep = 2 if config.block == "lstm" else 2 * LAYERS_PER_UNIT_OF_DEPTH[config.block] + 2
     return replace(
         config,
-        depth=min(config.depth, 2 * per + 2),
+        depth=min(config.depth, deep),
         dropout=None if config.dropout is None else DEFAULTS["dropout"],
         recipe=_training_left_out(config.recipe),
     )

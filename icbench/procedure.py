@@ -57,8 +57,9 @@ class Procedure:
     def attach(self, net: "nn.Module") -> None:
         """Change a net that was just built. Raises ValueError where the procedure does not go with it."""
 
-    def stepped(self, net: "nn.Module", steps: int) -> None:
-        """Change the weights after so many steps of the optimiser in all."""
+    def stepped(self, net: "nn.Module", steps: int) -> bool:
+        """Change the weights after so many steps of the optimiser in all; whether it did."""
+        return False
 
     def evaluating(self, net: "nn.Module", forwards: Callable[[], Iterator[None]]) -> AbstractContextManager[object]:
         """Around an evaluation, with the net in evaluation mode, which it is in again inside and as before after.
@@ -99,9 +100,11 @@ class Together(Procedure):
         for each in self.procedures:
             each.attach(net)
 
-    def stepped(self, net: "nn.Module", steps: int) -> None:
+    def stepped(self, net: "nn.Module", steps: int) -> bool:
+        changed = False
         for each in self.procedures:
-            each.stepped(net, steps)
+            changed |= each.stepped(net, steps)
+        return changed
 
     def evaluating(self, net: "nn.Module", forwards: Callable[[], Iterator[None]]) -> AbstractContextManager[object]:
         with ExitStack() as stack:

@@ -25,7 +25,8 @@ from icbench.train.state import State
 
 GRID = """
 recipe: {recipe}
-fixed: {{dataset: digits, depth: 8, width: 4, ordering: {ordering}, dropout: 0.3, norm: {norm}, procedures: {procedures}}}
+fixed:
+  {{dataset: digits, depth: 8, width: 4, ordering: {ordering}, dropout: 0.3, norm: {norm}, procedures: {procedures}}}
 """
 RECIPE = "{name: digits, epochs: 3, batch_size: 200, learning_rate: 0.01}"
 STEPS = 8  # of 1,438 images in batches of 200

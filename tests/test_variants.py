@@ -1,4 +1,4 @@
-"""What every norm, weight and activation must do in a training, whichever there are: one more file is tested unasked."""
+"""What every norm, weight and activation must do in a training: one more file is tested unasked."""
 
 from pathlib import Path
 

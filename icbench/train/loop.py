@@ -5,15 +5,14 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-import torch
 from torch.nn.functional import cross_entropy
 
 from icbench.config import RunConfig
 from icbench.data.device import DeviceData
 from icbench.nets.reference import ReferenceBatch
-from icbench.plan import require_shares
-from icbench.procedure import Moment, batch_sizes, together
+from icbench.procedure import together
 from icbench.train import seeds
+from icbench.train.course import Course
 from icbench.train.evaluation import Stopped, batch_sums, evaluate
 from icbench.train.numerics import autocast, dtype, set_numerics
 from icbench.train.ranks import ALONE, Ranks
@@ -63,16 +62,11 @@ def train(
     The batches are the same however many `ranks` share them; what one rank's watcher wishes, all do. Raises PeerLost.
     """
     recipe, device, precision = config.recipe, data.device, config.precision
-    sizes = batch_sizes(recipe, config.procedures, data.train_count)
-    for size in set(sizes):
-        require_shares(data.train_count, size, ranks.size)
+    course, procedures = Course(config, data.train_count), together(config.procedures)
+    course.require_shares(ranks.size)
     set_numerics(precision)
     state = begin(config, data, checkpoint, watcher, ranks)
-    procedures = together(config.procedures)
     upkeep = Upkeep(config, state.net, state.optimizer)
-
-    def moment(done: float) -> Moment:
-        return Moment(recipe, state.epoch, (state.epoch - 1 + done) / recipe.epochs, data.train_count)
 
     def store(step: int, seconds: float) -> None:
         state.step, state.seconds = step, seconds
@@ -80,9 +74,7 @@ def train(
         watcher.saved(state.epoch - 1 + step / steps)
 
     while state.epoch <= recipe.epochs and all(math.isfinite(row.train_loss) for row in state.rows[-1:]):
-        size = sizes[state.epoch - 1]
-        steps = -(-data.train_count // size)
-        steps_before = sum(-(-data.train_count // earlier) for earlier in sizes[: state.epoch - 1])
+        steps, steps_before = course.steps(state.epoch), course.steps_before(state.epoch)
         plan = data.plan_epoch(seeds.generator(config.seed, "epoch", state.epoch))
 
         began = time.perf_counter() - state.seconds
@@ -94,8 +86,8 @@ def train(
                 if stop:
                     raise Stopped
                 began = time.perf_counter() - state.seconds
-            upkeep.before_step(moment(step / steps))
-            first, last = step * size, min((step + 1) * size, data.train_count)
+            upkeep.before_step(course.moment(state.epoch, step))
+            first, last = course.batch(state.epoch, step)
             images, labels = data.train_batch(plan, *ranks.share(first, last), dtype(precision))
             with autocast(precision, device):
                 logits = state.net(images)
@@ -115,7 +107,7 @@ def train(
         except Stopped:
             store(steps, seconds)
             raise
-        rate = upkeep.learning_rate(moment((steps - 1) / steps))
+        rate = upkeep.learning_rate(course.moment(state.epoch, steps - 1))
         row = EpochRow(state.epoch, rate, train_loss, train_accuracy, test.loss, test.accuracy, seconds)
         state.end_epoch(row, test.correct)
         store(0, 0.0)

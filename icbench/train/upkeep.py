@@ -41,9 +41,11 @@ class Upkeep:
 
     def after_step(self, steps: int, ranks: Ranks) -> None:
         """`steps` are those of the optimiser so far, in all epochs."""
-        self._procedures.stepped(self._net, steps)
+        changed = self._procedures.stepped(self._net, steps)
         due = [module for module in self._modules if steps % module.every == 0]
         if due:
             ranks.spread_statistics(self._net)  # so that all ranks change their weights alike
         for module in due:
             module.after_steps()
+        if changed or due:
+            ranks.attach(self._net)  # other machines may compute a decomposition's last bits otherwise

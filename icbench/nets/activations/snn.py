@@ -15,6 +15,7 @@ the activations damp.
 from torch import nn
 
 GAIN: float = 1.0
+INITIALIZATION = "he-normal"  # whatever the recipe's; with this gain it is LeCun's
 
 
 def build() -> nn.Module:

@@ -1,4 +1,4 @@
-"""Running statistics of the images that are evaluated on, in place of the training's (Li et al. 2016, arXiv 1603.04779).
+"""Running statistics of the images to evaluate, in place of the training's (Li et al. 2016, arXiv 1603.04779).
 
 Formula: before each evaluation the norms' running statistics become the averages over the batches of the target, here
 the test images without their labels, passed through the net as in training but for dropout.
@@ -11,7 +11,7 @@ Needs: a norm that keeps running statistics. One more pass over the test images 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from icbench.procedure import Procedure
 
@@ -42,7 +42,7 @@ class _AdaBN(Procedure):
                 for name, buffer in buffers.items():
                     norm.get_buffer(name).copy_(buffer)
 
-    def _adapt(self, norms: "list[nn.Module]", forwards: Callable[[], Iterator[None]]) -> None:
+    def _adapt(self, norms: list[Any], forwards: Callable[[], Iterator[None]]) -> None:
         """Momentum 1/k at the k-th batch makes plain averages."""
         try:
             for norm in norms:
@@ -58,5 +58,5 @@ class _AdaBN(Procedure):
                 norm.whole_batch = False
 
 
-def _keeping(net: "nn.Module") -> "list[nn.Module]":
+def _keeping(net: "nn.Module") -> list[Any]:
     return [m for m in net.modules() if any(name.startswith("running") for name, _ in m.named_buffers(recurse=False))]

@@ -1,4 +1,4 @@
-"""A dropout rate that stays as it is: what every run does, by a name to set beside the schedules (Srivastava et al. 2014).
+"""A constant dropout rate: what runs have anyway, by a name to set beside schedules (Srivastava et al. 2014, JMLR 15).
 
 Formula: p(t) = p.
 

@@ -30,17 +30,18 @@ class _Bound(Procedure):
         if not _plain(net):
             raise ValueError("there is no convolution with plain weights, whose singular values could be bounded")
 
-    def stepped(self, net: "nn.Module", steps: int) -> None:
+    def stepped(self, net: "nn.Module", steps: int) -> bool:
         import torch
 
         from icbench.nets.singular_values import bound
 
         if steps % self.every:
-            return
+            return False
         with torch.no_grad():
             for convolution in _plain(net):
                 weight = convolution.weight
                 weight.copy_(bound(weight.flatten(1), self.factor).view_as(weight))
+        return True
 
 
 def _plain(net: "nn.Module") -> "list[nn.Conv2d]":
