@@ -302,7 +302,7 @@ MISTAKES = {
         1,
         "'adam' has no option 'momentum'",
     ),
-    "norm_defaults of no norm": ("recipe: {name: digits, norm_defaults: {batchnorm: {}}}", 1, "Did you mean 'batch'?"),
+    "norm_defaults of no norm": ("recipe: {name: digits, norm_defaults: {bacth: {}}}", 1, "Did you mean 'batch'?"),
     "too large a shift": (FIXED.replace("digits\n", "{name: digits, augmentation: {shift: 9}}\n"), 1, "out of sight"),
     "wrong type": ("recipe: digits\nfixed: {depth: deep}", 2, "'deep' should be a whole number"),
     "boolean for a number": (FIXED + "grid: {dropout: [true]}", 3, "True should be a number"),
