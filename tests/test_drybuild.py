@@ -107,7 +107,7 @@ def test_the_entry_of_include_is_named_and_the_batch(in_tree: InTree) -> None:
 
 
 def test_a_large_net_may_look_at_its_values(in_tree: InTree) -> None:
-    text = "recipe: chen2019\nfixed: {dataset: cifar10, depth: 8, width: 15, ordering: relu-ic-conv, norm: picky}"
+    text = "recipe: chen2019\nfixed: {dataset: cifar10, depth: 8, width: 24, ordering: relu-ic-conv, norm: picky}"
     done = in_tree(text, "plan")
     assert (done.code, done.err) == (0, "")
 
