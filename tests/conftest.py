@@ -17,6 +17,7 @@ import pytest
 
 import icbench as package
 from icbench import cli
+from icbench.locks import Lock
 
 if TYPE_CHECKING:
     from harness import Cluster
@@ -117,15 +118,31 @@ def write_grid(tmp_path: Path) -> Callable[..., Path]:
 def sweep_here(folder: Path, grid: str) -> Path:
     """The results of a local sweep in `folder` that nothing disturbs."""
     (folder / "grid.yaml").write_text(grid)
-    command = [sys.executable, "-m", "icbench", "sweep", "grid.yaml"]
+    # A second worker would take 3 s to import torch, of a core that another test process makes use of.
+    (folder / "one.yaml").write_text("workers: 1")
+    command = [sys.executable, "-m", "icbench", "sweep", "grid.yaml", "--profile", "one.yaml"]
     subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True, timeout=300)
     return folder / "results"
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder that `make` has filled, in whichever test process came first: to be read, not to be changed."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # that of all test processes
+    made = base / f"{name}.made"
+    with Lock.wait(base / f"{name}.lock", told=lambda: None):
+        if not made.exists():
+            folder = factory.mktemp(name)
+            make(folder)
+            made.write_text(str(folder), encoding="utf-8")  # last: what was not made whole is made again
+    return Path(made.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")
 def small_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of a real sweep with a baseline, two orderings at two dropout rates, and two seeds each."""
-    return sweep_here(tmp_path_factory.mktemp("small"), SMALL)
+    return made_once(tmp_path_factory, "small", lambda folder: sweep_here(folder, SMALL)) / "results"
 
 
 def assert_same_rows(results: Path, undisturbed: Path) -> None:
@@ -182,4 +199,4 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of the harness's SLOW, from a local sweep that nothing disturbs."""
     from harness import SLOW
 
-    return sweep_here(tmp_path_factory.mktemp("undisturbed"), SLOW)
+    return made_once(tmp_path_factory, "cluster-undisturbed", lambda folder: sweep_here(folder, SLOW)) / "results"

@@ -41,21 +41,16 @@ def test_the_readme_s_grid_and_profile(tmp_path: Path) -> None:
     assert profile.load(str(file)).packs(1000) == 16 * 8
 
 
-def test_the_readme_s_ways_to_read_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "grid.yaml").write_text(
-        "recipe: {name: digits, epochs: 1}\nfixed: {dataset: digits, depth: 8, width: 4}\n"
-        "grid: {ordering: [baseline, relu-ic-conv]}\nseeds: 2"
-    )
-    command = [sys.executable, "-m", "icbench", "sweep", "grid.yaml"]
-    subprocess.run(command, cwd=tmp_path, env=environment(), check=True, capture_output=True, timeout=60)
-    monkeypatch.chdir(tmp_path)
+def test_the_readme_s_ways_to_read_results(small_sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(small_sweep.parent)
     (program,) = blocks("README.md", "python")
     names: dict[str, object] = {}
     exec(program, names)
-    assert len(names["curves"]) == 4  # type: ignore[arg-type]
+    assert len(names["curves"]) == 10 * 3  # type: ignore[arg-type]
     (query,) = blocks("README.md", "sql")
     rows = duckdb.sql(query).fetchall()
-    assert [(row[0], row[3]) for row in rows] == [("baseline-v1", 2), ("relu-ic-conv", 2)]
+    treated = [(ordering, dropout, 2) for ordering in ("ic-conv-relu", "relu-ic-conv") for dropout in (0.05, 0.1)]
+    assert [(row[0], row[1], row[3]) for row in rows] == [("baseline-v1", None, 2), *treated]
 
 
 def test_contributing_s_new_norm_is_one_new_file(tmp_path: Path) -> None:
