@@ -174,13 +174,16 @@ def test_a_plan_for_a_cluster(icbench: Icbench, write_grid: Callable[..., Path])
     assert len(icbench("plan", "g.yaml", "--profile", "c.yaml", "--json").json()["packs"]) == 20
 
 
-def test_without_slurm_a_cluster_s_profile_is_an_error(icbench: Icbench, write_grid: Callable[..., Path]) -> None:
+def test_without_slurm_a_cluster_s_profile_is_an_error(
+    icbench: Icbench, icbench_here: Icbench, write_grid: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_grid("recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: baseline}", "g.yaml")
     write_grid("executor: slurm\ntime_limit: 60\ndevice: cpu", "c.yaml")
     refused = icbench("sweep", "g.yaml", "--profile", "c.yaml", PATH="/nonexistent")
     assert refused.code == 1
     assert "there is no scontrol here. Log in to a machine from which jobs are submitted." in refused.err
-    doctor = icbench("doctor", "--profile", "c.yaml", PATH="/nonexistent")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    doctor = icbench_here("doctor", "--profile", "c.yaml")
     assert doctor.code == 1
     assert "failed  SLURM's commands: sbatch, squeue, scontrol, scancel, srun not found." in doctor.out
 
