@@ -8,7 +8,7 @@ import pytest
 from synthetic import make_report, rising
 
 from icbench.config import RunConfig
-from icbench.report.figures import INK, draw, effects, learning_curves, save, style
+from icbench.report.figures import INK, effects, learning_curves, save, style
 
 GRID = """
 recipe: {name: digits, epochs: 30}
@@ -35,10 +35,8 @@ def many_cells(epochs: int) -> str:
     return text.replace("epochs: 30", f"epochs: {epochs}")
 
 
-def drawn(folder: Path, text: str, curve=noisy, **more):  # type: ignore[no-untyped-def]
-    report = make_report(folder, text, curve, **more)
-    with style():
-        return draw(report.evidence, report.comparisons, report.beside)
+def drawn(folder: Path, text: str, curve=noisy, *kinds: str):  # type: ignore[no-untyped-def]
+    return make_report(folder, text, curve).figures(*kinds)
 
 
 def test_each_question_has_its_figure(tmp_path: Path) -> None:
@@ -56,7 +54,7 @@ def test_each_question_has_its_figure(tmp_path: Path) -> None:
 
 def test_a_panel_for_each_place_and_a_line_for_each_cell(tmp_path: Path) -> None:
     many = GRID.replace("[0.05, 0.1]", "[0.05, 0.1, 0.2]")
-    figure = drawn(tmp_path, many)["learning-curves"]
+    figure = drawn(tmp_path, many, noisy, "learning-curves")["learning-curves"]
     titles = [axes.get_title() for axes in figure.axes if axes.get_visible()]
     assert titles == [  # 12 treatments a place are more than one panel holds, so each ordering has one
         f"digits, basic-{depth}\n{ordering}" for depth in (8, 14) for ordering in ("relu-ic-conv", "ic-conv-relu")
@@ -100,7 +98,7 @@ def test_every_epoch_is_shown_and_a_diverged_run_stays(tmp_path: Path) -> None:
             return [0.3]
         return [0.5 if epoch % 2 else 0.9 for epoch in range(1, 31)]
 
-    axes = drawn(tmp_path, GRID.replace("[8, 14]", "[8]"), curve)["learning-curves"].axes[0]
+    axes = drawn(tmp_path, GRID.replace("[8, 14]", "[8]"), curve, "learning-curves")["learning-curves"].axes[0]
     treated = axes.get_lines()[1]
     assert treated.get_label() == "relu-ic-conv, dropout 0.05 (1 of 2 diverged)"
     assert list(treated.get_xdata()) == list(range(1, 31))
@@ -129,7 +127,7 @@ grid:
   dropout: [0, 0.1]
 seeds: 2
 """
-    figures = drawn(tmp_path, text)
+    figures = drawn(tmp_path, text, noisy, "sensitivity")
     panels = [axes for axes in figures["by-dropout"].axes if axes.get_visible()]
     assert len({axes.get_title() for axes in panels}) == 8
     assert all(len(axes.containers) == 1 and len(axes.containers[0][0].get_xdata()) == 2 for axes in panels)
@@ -144,8 +142,8 @@ def test_intervals_without_an_end_lead_out_of_the_figure(tmp_path: Path) -> None
         return rising(0.8 if config.dropout is None else 0.5, 30)
 
     few, many = (
-        drawn(tmp_path, GRID.replace("seeds: 2", f"seeds: {seeds}").replace("[8, 14]", "[8]"), curve)["effects"].axes[1]
-        for seeds in (2, 5)
+        drawn(tmp_path, text, curve, "effects")["effects"].axes[1]
+        for text in (GRID.replace("seeds: 2", f"seeds: {seeds}").replace("[8, 14]", "[8]") for seeds in (2, 5))
     )
     dotted = [[line for line in axes.get_lines() if line.get_linestyle() == ":"] for axes in (few, many)]
     arrows = [[line for line in axes.get_lines() if line.get_marker() == ">"] for axes in (few, many)]
@@ -156,13 +154,14 @@ def test_intervals_without_an_end_lead_out_of_the_figure(tmp_path: Path) -> None
 
 def test_a_grid_without_a_baseline(tmp_path: Path) -> None:
     text = GRID.replace("baseline: {ordering: baseline, norm: batch}", "")
-    assert "effects" not in drawn(tmp_path, text)
-    assert "learning-curves" in drawn(tmp_path, text)
+    figures = drawn(tmp_path, text)
+    assert "effects" not in figures
+    assert "learning-curves" in figures
 
 
 def test_published_numbers_stand_beside(tmp_path: Path) -> None:
     text = GRID.replace("digits", "cifar10").replace("name: cifar10", "name: chen2019")
-    figure = drawn(tmp_path, text)["published"]
+    figure = drawn(tmp_path, text, noisy, "published")["published"]
     marks = [line.get_xdata() for line in figure.axes[0].get_lines() if line.get_marker() == "s"]
     assert np.isclose(marks[0][0], 0.69)  # relu-ic-conv less the baseline, basic 110
 
@@ -185,6 +184,7 @@ def test_the_same_figure_is_the_same_file(tmp_path: Path) -> None:
     files = []
     for name in ("a", "b"):
         with style():
-            save(drawn(tmp_path, GRID.replace("[8, 14]", "[8]"))["stability"], tmp_path / f"{name}.svg")
+            text = GRID.replace("[8, 14]", "[8]")
+            save(drawn(tmp_path, text, noisy, "stability")["stability"], tmp_path / f"{name}.svg")
         files.append((tmp_path / f"{name}.svg").read_bytes())
     assert files[0] == files[1]
