@@ -25,6 +25,12 @@ from icbench.nets.running import RunningStatistics
 CHANNELS = 16
 SHAPE = (12, CHANNELS, 6, 6)
 REFERENCE = 4
+# Such as let a few small batches meet all that a norm does.
+OPTIONS: dict[str, dict[str, int]] = {
+    "batch-renorm": {"warmup": 1, "r_steps": 4, "d_steps": 4},
+    "ghost": {"images": 5},
+    "virtual": {"images": REFERENCE},
+}
 NORMS = [name for name in catalog.names("norms") if hasattr(catalog.load("norms", name), "build")]
 
 
@@ -39,7 +45,7 @@ def build(name: str, channels: int = CHANNELS, **options: Any) -> Any:
 
 def ready(name: str) -> nn.Module:
     """A norm that takes a batch as it comes; its scales and shifts are not what they begin with."""
-    norm = build("virtual", images=REFERENCE) if name == "virtual" else build(name)
+    norm = build(name, **OPTIONS.get(name, {}))
     with torch.no_grad():
         for parameter in norm.parameters():
             parameter.add_(torch.rand_like(parameter), alpha=0.5)
@@ -435,9 +441,11 @@ class TestLp:
         unbiased = 0.9 + (module.running_power - 0.9) * count / (count - 1)
         torch.testing.assert_close(unbiased, batch.running_var)
 
-    @pytest.mark.parametrize(("p", "deviation"), [(1.0, math.sqrt(math.pi / 2)), (4.0, 3**-0.25)])
-    def test_a_gaussian_s_deviation(self, p: float, deviation: float) -> None:
-        """E|z| is sqrt(2 / pi), E z^4 is 3; four standard errors."""
+    @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 4.0])
+    def test_a_gaussian_s_deviation(self, p: float) -> None:
+        """By the Gaussian's absolute moments, sqrt(2 / pi) for p = 1; four standard errors."""
+        deviation = (2 ** (p / 2) * math.gamma((p + 1) / 2) / math.sqrt(math.pi)) ** (-1 / p)
+        assert p != 1 or deviation == pytest.approx(1.2533, abs=1e-4)
         y = build("lp", 1, p=p)(5 * torch.randn(100, 1, 40, 40) + 3)
         assert y.std().item() == pytest.approx(deviation, rel=4 / math.sqrt(y.numel()))
         assert y.abs().pow(p).mean().item() == pytest.approx(1, abs=1e-5)
@@ -447,6 +455,14 @@ class TestLp:
         x = torch.tensor([-1e-9, 1e-9]).reshape(2, 1, 1, 1)
         y = build("lp", 1, p=p, epsilon=1e-2)(x)
         torch.testing.assert_close(y.flatten(), torch.tensor([-1e-8, 1e-8]), rtol=1e-4, atol=0)
+
+    @pytest.mark.parametrize("p", [1.0, 1.5, 3.0])
+    @pytest.mark.parametrize("streaming", [False, True])
+    def test_constant_input_for_any_p(self, p: float, streaming: bool) -> None:
+        module = build("lp", p=p, streaming=streaming)
+        module.momentum = 1
+        x = torch.full(SHAPE, 3.0)
+        assert all(torch.isfinite(value).all() for value in [module(x), *gradients(module, x)])
 
     def test_streaming_evaluates_as_it_trained(self) -> None:
         module = build("lp", streaming=True, momentum=0.3)

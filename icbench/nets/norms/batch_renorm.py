@@ -75,7 +75,7 @@ class BatchRenorm(RunningStatistics):
             return standardised(exact, self.running_mean, factor, self.bias).to(x.dtype)
         var, mean = torch.var_mean(exact, dim=(0, 2, 3), correction=0)
         sigma = torch.sqrt(var + self.epsilon)
-        r, d = self._corrections(mean.detach(), sigma.detach())
+        r, d = self._corrections(mean, sigma)
         self.follow(running_mean=mean, running_sigma=sigma)
         return standardised(exact, mean, self.weight * r / sigma, self.bias + self.weight * d).to(x.dtype)
 
