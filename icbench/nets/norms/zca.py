@@ -56,6 +56,6 @@ class _InverseRoot(torch.autograd.Function):
         """Daleckii and Krein: entries in the eigenbasis times divided differences of l^(-1/2), l the eigenvalues."""
         roots, vectors = ctx.saved_tensors
         rows, columns = roots[..., :, None], roots[..., None, :]
-        inner = vectors.mT @ ((gradient + gradient.mT) / 2) @ vectors
+        inner = vectors.mT @ gradient @ vectors
         outer: Tensor = vectors @ (-inner / (rows * columns * (rows + columns))) @ vectors.mT
         return outer
