@@ -72,6 +72,24 @@ exclude: [{ordering: baseline, norm: group}]
     ]
 
 
+def test_treatments_beside_the_net_are_named_without_their_usual_options(tmp_path: Path) -> None:
+    text = """
+recipe: digits
+fixed: {dataset: digits, depth: 8, ordering: relu-ic-conv}
+include:
+- {dropout: 0.05}
+- {weight: {name: svb, every: 23}}
+- {activation: snn}
+- {procedures: [{name: warm-up, epochs: 5}, {name: svb, every: 23}]}
+baseline: {weight: plain, activation: relu, procedures: []}
+"""
+    assert words(tmp_path, text) == [
+        ("svb every=23", "digits, basic-8"),
+        ("snn", "digits, basic-8"),
+        ("svb every=23 + warm-up", "digits, basic-8"),
+    ]
+
+
 def test_places_whose_baselines_differ_in_ordering_and_more_have_names_of_their_own(tmp_path: Path) -> None:
     text = """
 recipe: digits

@@ -9,6 +9,7 @@ import pytest
 from conftest import REPOSITORY, Icbench
 
 from icbench import grid
+from icbench.config import Cell
 from icbench.errors import UserError
 
 WriteGrid = Callable[..., Path]
@@ -110,6 +111,44 @@ grid: {ordering: [baseline, li2018]}
 exclude: [{ordering: baseline-v1}]
 """
     assert [c.config.ordering for c in grid.load(write_grid(alias)).cells] == ["li2018"]
+
+
+def test_exclude_sees_weights_activations_and_procedures(write_grid: WriteGrid) -> None:
+    text = """
+recipe: digits
+fixed: {dataset: digits, depth: 8, ordering: relu-ic-conv}
+grid:
+  weight: [plain, {name: svb, every: 5}, svb]
+  activation: [relu, snn]
+  procedures: [[], [warm-up, adabn]]
+exclude:
+- {weight: {name: svb, every: 391}}
+- {activation: snn, procedures: []}
+- {activation: relu, procedures: [{name: adabn}, {name: warm-up, epochs: 5}]}
+"""
+    described = [
+        (c.config.weight.name, c.config.activation.name, len(c.config.procedures)) for c in load(text, write_grid)
+    ]
+    assert described == [("plain", "relu", 0), ("plain", "snn", 2), ("svb", "relu", 0), ("svb", "snn", 2)]
+
+
+def load(text: str, write_grid: WriteGrid) -> list[Cell]:
+    return list(grid.load(write_grid(text)).cells)
+
+
+def test_an_lstm_has_the_baseline_alone(write_grid: WriteGrid) -> None:
+    text = """
+recipe: digits
+fixed: {dataset: digits, block: lstm, depth: 3, ordering: baseline, dropout: 0.3}
+grid: {norm: [none, layer, recurrent-bn], width: [16, 64]}
+"""
+    configs = [cell.config for cell in load(text, write_grid)]
+    assert len(configs) == 6
+    assert {(c.ordering, c.dropout) for c in configs} == {("lstm", None)}
+    bias = text.replace(
+        "recipe: digits", "recipe: {name: digits, convolution_bias: false, downsample_padding: symmetric}"
+    )
+    assert [c.run_id for c in configs] == [cell.run_ids[0] for cell in load(bias, write_grid)]
 
 
 def test_exclude_tells_recipes_apart_by_their_norm_defaults(write_grid: WriteGrid) -> None:
@@ -224,6 +263,7 @@ def test_our_sweeps_are_right_and_ask_a_question(file: Path) -> None:
     assert sweep.name == file.stem
 
 
+LSTM = "recipe: digits\nfixed: {dataset: digits, block: lstm, depth: 1, ordering: baseline}\n"
 FIXED = "recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: relu-ic-conv}\n"
 # What is in the file; the line that must be named; what must be said.
 MISTAKES = {
@@ -313,6 +353,23 @@ MISTAKES = {
         "recipe: digits\nfixed: {dataset: digits, ordering: li2018, block: bottleneck}\ngrid:\n  depth: [11, 12]",
         4,
         "9n+2 layers",
+    ),
+    "orderings of an LSTM": (FIXED.replace("depth: 8", "block: lstm, depth: 1"), 2, "an LSTM has no residual branches"),
+    "weights of an LSTM": (
+        LSTM.replace("}", ", norm: layer}") + "grid: {weight: [plain, svb]}",
+        3,
+        "With block: lstm write weight: plain.",
+    ),
+    "a map's norm in an LSTM": (
+        LSTM,
+        2,
+        "norm 'batch' cannot stand in an LSTM, which block: lstm makes. The norms that can: layer, none, recurrent-bn.",
+    ),
+    "a sequence's norm in a ResNet": (FIXED + "grid: {norm: [recurrent-bn]}", 3, "cannot stand in a ResNet"),
+    "too few channels to whiten": (
+        FIXED + "grid: {norm: [zca], width: [8]}",
+        3,
+        "group_size should be one of 1, 2, 4, 8",
     ),
     "too small a depth": (FIXED.replace("depth: 8", "depth: 2"), 2, "The nearest: 8"),
     "zip of unequal length": (

@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.optim.swa_utils import update_bn
 
 from icbench import catalog, grid
-from icbench.config import RunConfig
+from icbench.config import RunConfig, Variant
 from icbench.nets.build import build
 from icbench.procedure import Moment, batch_sizes, together
 from icbench.train.evaluation import Stopped, evaluate
@@ -232,6 +232,21 @@ OPTIONS = {
     "longer-training": ", reference: 100",
     "svb": ", every: 3",
 }
+
+
+def test_modules_are_called_after_steps(load: Load, tmp_path: Path) -> None:
+    """The weight svb and bounded batch norm ask for it: after the 24th step both are within their bounds."""
+    config = load("[]", norm="{name: bounded-batch, every: 8, factor: 1.01}")
+    config = replace(config, weight=Variant("svb", (("every", 4), ("factor", 1.2))))
+    net = finished(config, tmp_path).net
+    kernels = [m.weight.detach().flatten(1).numpy() for m in net.modules() if isinstance(m, nn.Conv2d)]
+    values = np.concatenate([np.linalg.svd(kernel, compute_uv=False) for kernel in kernels])
+    assert values.max() <= 1.2 + 1e-5
+    assert values.min() >= 1 / 1.2 - 1e-5
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            ratio = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach().numpy()
+            assert ratio.max() / ratio.min() <= 1.01**2 + 1e-5
 
 
 @pytest.mark.parametrize("name", catalog.names("procedures"))

@@ -64,7 +64,7 @@ def test_the_same_net_is_compared_number_by_number(tmp_path: Path) -> None:
 
 OTHER = """
 recipe: {name: chen2019, epochs: 8}
-fixed: {dataset: cifar10, depth: 8, width: 8, split: heldout}
+fixed: {dataset: cifar10, depth: 8, width: 8, split: heldout, weight: cosine, procedures: [warm-up]}
 grid: {ordering: [baseline, conv-relu-ic, conv-ic-relu], norm: [batch, layer], dropout: [0.1]}
 baseline: {ordering: baseline}
 """
@@ -84,6 +84,8 @@ def test_what_differs_is_said(tmp_path: Path) -> None:
         "net basic-8, theirs basic-110",
         "width 8, theirs 16",
         "norm layer, theirs batch",
+        "cosine, theirs plain",
+        "warm-up, which they did not",
         "dropout 0.1, theirs 0.05",
         "8 epochs, theirs 200",
         "recipe chen2019 epochs=8, theirs chen2019",

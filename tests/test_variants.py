@@ -1,4 +1,4 @@
-"""What every norm, weight and activation must do in a training: one more file is tested unasked."""
+"""What every norm, weight, activation and procedure must do in a training: one more file is tested unasked."""
 
 from pathlib import Path
 
@@ -16,11 +16,10 @@ from icbench.values import TYPES
 
 TINY = """
 recipe: {{name: digits, epochs: 2, batch_size: 201}}
-fixed: {{dataset: digits, width: 4, dropout: 0.2, {net}}}
+fixed: {{dataset: digits, width: 4, dropout: 0.2, {fields}}}
 """
 RESIDUAL = "depth: 8, ordering: conv-relu-ic"
 RECURRENT = "block: lstm, depth: 2, ordering: baseline"
-STEPS = 8
 
 
 def options(kind: str, name: str) -> str:
@@ -43,6 +42,10 @@ def nets() -> dict[str, str]:
 
 
 NETS = nets()
+PROCEDURES = {
+    name: f"{RESIDUAL}, procedures: [{{name: {name}{options('procedures', name)}}}]"
+    for name in catalog.names("procedures")
+}
 
 
 @pytest.fixture(autouse=True)
@@ -50,13 +53,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(params=NETS)
-def config(request: pytest.FixtureRequest, tmp_path: Path) -> RunConfig:
+@pytest.fixture
+def config(fields: str, tmp_path: Path) -> RunConfig:
     file = tmp_path / "grid.yaml"
-    file.write_text(TINY.format(net=NETS[request.param]))
+    file.write_text(TINY.format(fields=fields))
     return grid.load(file).runs()[0][1]
 
 
+@pytest.mark.parametrize("fields", NETS.values(), ids=NETS)
 def test_it_goes_on_bit_for_bit(config: RunConfig, tmp_path: Path) -> None:
     """Stopped within an epoch, within the next, and in its evaluation."""
     whole, _ = train(config, digits(config), tmp_path / "whole.pt", Watcher())
@@ -67,10 +71,11 @@ def test_it_goes_on_bit_for_bit(config: RunConfig, tmp_path: Path) -> None:
     assert same(bits(state), bits(whole))
 
 
+@pytest.mark.parametrize("fields", (NETS | PROCEDURES).values(), ids=NETS | PROCEDURES)
 def test_ranks_train_it_alike_and_go_on_bit_for_bit(config: RunConfig, pool: Pool, tmp_path: Path) -> None:
     first, second = (told.bits for told in pool.run(2, training, config, tmp_path / "whole.pt", {}))
     assert same(first, second)
-    told = pool.run(2, training, config, tmp_path / "stopped.pt", {1: Watcher(stop_at=STEPS + 4)})
+    told = pool.run(2, training, config, tmp_path / "stopped.pt", {1: Watcher(stop_at=4)})
     assert [each.error for each in told] == ["Stopped"] * 2
     again = pool.run(2, training, config, tmp_path / "stopped.pt", {})
     assert all(same(each.bits, first) for each in again)
