@@ -312,6 +312,19 @@ def test_digits_are_learned(config: RunConfig, tmp_path: Path) -> None:
     assert state.rows[-1].test_accuracy > 0.93
 
 
+@pytest.mark.parametrize(("norm", "epochs"), [("zca", 6), ("iternorm", 6), ("divisive", 10)])
+def test_hard_norms_learn_digits(norm: str, epochs: int, tmp_path: Path) -> None:
+    """Those whose gradients pass a decomposition, an iteration or a local division are stable at training scale."""
+    (tmp_path / "grid.yaml").write_text(
+        f"recipe: {{name: digits, epochs: {epochs}}}\n"
+        f"fixed: {{dataset: digits, depth: 8, ordering: relu-ic-conv, norm: {norm}}}"
+    )
+    config = grid.load(tmp_path / "grid.yaml").runs()[0][1]
+    state, diverged = train(config, digits(config), tmp_path / "checkpoint.pt", Watcher())
+    assert not diverged
+    assert state.rows[-1].test_accuracy > 0.95
+
+
 @pytest.mark.parametrize("precision", ["bfloat16"])
 def test_named_precisions_train(config: RunConfig, precision: str, tmp_path: Path) -> None:
     other = replace(config, precision=precision)
