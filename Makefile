@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test lint format lock clean
+.PHONY: quickstart test lint format methods lock clean
 
 quickstart: $(READY)
 	$(BIN)/icbench sweep sweeps/quickstart.yaml
@@ -23,6 +23,10 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# docs/methods.md, from the docstrings and docs/results/method-costs.json.
+methods: $(READY)
+	$(BIN)/python tests/methods.py write
 
 # Pins every dependency for every platform; addresses of package indexes stay out of it.
 lock: $(READY)

@@ -1,9 +1,10 @@
 """The names of variants are the names of files. Nothing here imports a variant until it is asked for.
 
-A file's docstring begins with the line that `icbench list` shows; the keyword-only arguments of its function `build`,
+A file's docstring begins with the line that `icbench list` shows; paragraphs follow, some of which begin with one of
+LABELS and a colon (icbench/markdown.py makes a reference of them). The keyword-only arguments of its function `build`,
 or `recurrent` where a norm is for sequences alone, are the variant's options, with their types (see icbench/values.py)
-and defaults. Both are read from the source, so that a grid is checked, and `icbench list` answers, without importing
-torch.
+and defaults. All this is read from the source, so that a grid is checked, and `icbench list` answers, without
+importing torch.
 """
 
 import ast
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from icbench.errors import UserError, suggest
 from icbench.values import TYPES, Scalar, ValueType
@@ -29,6 +31,17 @@ _FOLDERS = {
 _RECIPES = _PACKAGE / "recipes"
 
 KINDS = ("norms", "weights", "activations", "orderings", "procedures", "datasets", "recipes", "optimizers")
+
+# What a paragraph of a variant's docstring may be about. Norms, weights, activations and procedures have the first and
+# the last of these always.
+LABELS = ("Formula", "Evaluation", "Data parallel", "Needs")
+
+
+class Paragraph(NamedTuple):
+    """A paragraph of a docstring, on one line. label: one of LABELS, which the text leaves out, or "" for prose."""
+
+    label: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -59,12 +72,30 @@ def summary(kind: str, name: str) -> str:
     """The first line of a variant's docstring, or of a recipe's leading comment."""
     if kind == "recipes":
         return recipe_file(name).read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
-    return (ast.get_docstring(_source(kind, name)) or "").split("\n", 1)[0]
+    return _docstring(_source(kind, name)).split("\n", 1)[0]
+
+
+@cache
+def paragraphs(kind: str, name: str) -> tuple[Paragraph, ...]:
+    """What follows the first line of a variant's docstring, in its order. Of a recipe, nothing."""
+    if kind == "recipes":
+        return ()
+    _, _, text = _docstring(_source(kind, name)).partition("\n")
+    return tuple(map(_paragraph, _unwrapped(text)))
+
+
+@cache
+def explanation(kind: str, name: str, function: str) -> tuple[str, ...]:
+    """The paragraphs, each on one line, of the docstring of a variant's function, such as `build`, if it has one."""
+    definition = _definitions(kind, name).get(function)
+    return _unwrapped(_docstring(definition)) if definition else ()
 
 
 @cache
 def options(kind: str, name: str) -> dict[str, Option]:
     """The options of a variant: the keyword-only arguments of its `build`, else of its `recurrent`."""
+    if kind == "recipes":
+        return {}
     definitions = _definitions(kind, name)
     maker = definitions.get("build") or definitions.get("recurrent")
     if maker is None:
@@ -99,6 +130,20 @@ def _source(kind: str, name: str) -> ast.Module:
 
 def _definitions(kind: str, name: str) -> dict[str, ast.FunctionDef]:
     return {node.name: node for node in _source(kind, name).body if isinstance(node, ast.FunctionDef)}
+
+
+def _docstring(node: ast.Module | ast.FunctionDef) -> str:
+    return ast.get_docstring(node) or ""
+
+
+def _unwrapped(text: str) -> tuple[str, ...]:
+    """Paragraphs, which empty lines part, each on one line."""
+    return tuple(" ".join(paragraph.split()) for paragraph in text.split("\n\n") if paragraph.strip())
+
+
+def _paragraph(text: str) -> Paragraph:
+    label, colon, rest = text.partition(": ")
+    return Paragraph(label, rest) if colon and label in LABELS else Paragraph("", text)
 
 
 def _check(kind: str, name: str) -> None:

@@ -28,7 +28,13 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["list", "--json"], ["plan", "g.yaml", "--json"], ["sweep", "g.yaml", "--dry-run", "--json"]]
+    "arguments",
+    [
+        ["list", "--json"],
+        ["list", "--markdown"],
+        ["plan", "g.yaml", "--json"],
+        ["sweep", "g.yaml", "--dry-run", "--json"],
+    ],
 )
 def test_commands_that_train_nothing_import_no_torch(arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text("recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: li2018}")

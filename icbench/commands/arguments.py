@@ -49,7 +49,7 @@ def profile(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def json(parser: argparse.ArgumentParser) -> None:
+def json(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

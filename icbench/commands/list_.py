@@ -16,7 +16,9 @@ def add(commands: "Commands") -> None:
     parser.add_argument(
         "kind", metavar="KIND", nargs="?", choices=KINDS, help=f"one of {', '.join(KINDS)} (default: all)"
     )
-    arguments.json(parser)
+    forms = parser.add_mutually_exclusive_group()
+    arguments.json(forms)
+    forms.add_argument("--markdown", action="store_true", help="print a reference: formulas, options, what each needs")
     parser.set_defaults(run=run)
 
 
@@ -27,6 +29,11 @@ def run(args: argparse.Namespace) -> int:
     kinds = [args.kind] if args.kind else KINDS
     if args.json:
         print_json({kind: _entries(kind) for kind in kinds})
+        return 0
+    if args.markdown:
+        from icbench import markdown
+
+        print("\n\n".join(markdown.reference(kind) for kind in kinds))
         return 0
     out = console()
     for kind in kinds:
@@ -48,7 +55,7 @@ def _entries(kind: str) -> list[dict[str, Any]]:
     from icbench import catalog
 
     def defaults(name: str) -> dict[str, Any]:
-        return {} if kind == "recipes" else {key: option.default for key, option in catalog.options(kind, name).items()}
+        return {key: option.default for key, option in catalog.options(kind, name).items()}
 
     return [
         {"name": name, "summary": catalog.summary(kind, name), "options": defaults(name)}

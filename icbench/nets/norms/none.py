@@ -1,4 +1,4 @@
-"""No normalisation: the identity. An IC layer is then dropout alone.
+"""No normalisation: the identity. An IC layer is then dropout alone (Srivastava et al. 2014, JMLR 15).
 
 Formula: y = x. Deep nets may diverge without other measures; that is a result, too.
 

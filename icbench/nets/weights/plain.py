@@ -1,4 +1,4 @@
-"""No parametrisation: the elements of a filter are themselves what is learned.
+"""No parametrisation: what is learned are the elements of each filter (LeCun et al. 1989, Neural Computation 1).
 
 Formula: y = w * x + b.
 
