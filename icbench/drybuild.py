@@ -64,17 +64,29 @@ class Builder:
 
     def judge(self, sweep: Sweep) -> None:
         """Wait for the child. Raises UserError for the first cell of which no run can be trained."""
-        for config, failure in zip(self._tried, self._answers(), strict=True):
+        blind = []
+        for config, (failure, tells_images_apart) in zip(self._tried, self._answers(), strict=True):
             if failure is not None:
                 raise _error(sweep, self._nets[config], **failure)
+            if not tells_images_apart:
+                blind.append(self._nets[config].config.description())
+        if blind:
+            more = f" and {len(blind) - 1} more" if len(blind) > 1 else ""
+            complain(
+                f"note: {blind[0]}{more}: says the same of every image, so it cannot learn. A norm of each image's single "
+                "maps, right before the average over their pixels, leaves nothing else."
+            )
         if len(self._tried) < len(self._nets):
             complain(
                 f"{len(self._tried)} of the grid's {plural(len(self._nets), 'different net')} were built for a trial: "
                 "as many as it takes for every two values that meet."
             )
 
-    def _answers(self) -> Iterator[dict[str, Any] | None]:
-        """How each net failed, or None if it did not. Raises IcbenchError if the child ends before the last."""
+    def _answers(self) -> Iterator[tuple[dict[str, Any] | None, bool]]:
+        """How each net failed, or None if it did not; whether it tells images apart.
+
+        Raises IcbenchError if the child ends before the last.
+        """
         assert self._child.stdout is not None
         said = time.monotonic()
         for index in range(len(self._tried)):

@@ -106,6 +106,19 @@ def test_the_entry_of_include_is_named_and_the_batch(in_tree: InTree) -> None:
     assert "can be trained on a batch of 1: ValueError: 1 images are odd. With norm: batch it can" in done.err
 
 
+@pytest.mark.parametrize(
+    "recipe", ["recipe: digits\nfixed: {dataset: digits", "recipe: chen2019\nfixed: {dataset: cifar10"]
+)
+def test_nets_that_cannot_learn_are_told(recipe: str, icbench: Icbench, write_grid: WriteGrid) -> None:
+    """Instance norm before the global average; the gradient of the loss by anything before it is 0."""
+    axes = "grid: {norm: [instance, batch, layer, adain], ordering: [relu-ic-conv, conv-relu-ic]}"
+    write_grid(f"{recipe}, depth: 8}}\n{axes}")
+    done = icbench("plan", "grid.yaml")
+    assert done.code == 0
+    assert done.err.startswith("note: relu-ic-conv ")
+    assert "instance epsilon=1e-05 dropout 0.05 and 1 more: says the same of every image" in done.err
+
+
 def test_a_large_net_may_look_at_its_values(in_tree: InTree) -> None:
     text = "recipe: chen2019\nfixed: {dataset: cifar10, depth: 8, width: 24, ordering: relu-ic-conv, norm: picky}"
     done = in_tree(text, "plan")

@@ -29,6 +29,7 @@ _SUSPECTS = ("norm", *(field for field in DEFAULTS if field != "norm"))
 _MOST_WITH_NUMBERS = 1e9
 _MOST_WITH_NUMBERS_IF_NEEDED = 3e10
 _LONGEST = 400
+_ROUNDING = 1e-10  # of float64, with a margin
 
 _CPU, _META = torch.device("cpu"), torch.device("meta")
 
@@ -43,12 +44,15 @@ class Failure:
 
 
 def main() -> None:
-    """Nets' configurations, pickled, on standard input; for each in turn a line of JSON: null, or its Failure."""
+    """Nets' configurations, pickled, on standard input; for each in turn a line of JSON: its Failure or null, and
+    whether it tells images apart.
+    """
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a variant that prints does not answer
     for config in pickle.load(sys.stdin.buffer):
         failure = examine(config)
-        print(json.dumps(failure and asdict(failure)), file=answers, flush=True)
+        answer = (failure and asdict(failure), failure is not None or tells_images_apart(config))
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 def examine(config: RunConfig) -> Failure | None:
@@ -58,6 +62,19 @@ def examine(config: RunConfig) -> Failure | None:
         return None
     field = next((field for field in _SUSPECTS if _is_to_blame(field, config)), None)
     return Failure(failure.step, failure.reason, field)
+
+
+@torch.no_grad()
+def tells_images_apart(config: RunConfig) -> bool:
+    """Whether the net, untrained, says anything else of one image than of another.
+
+    One that normalises each map of each image right before the average over its pixels does not, and never learns to.
+    """
+    torch.manual_seed(0)
+    net = build(config).double().eval()
+    height, width, channels = catalog.load("datasets", config.dataset).SHAPE
+    one, other = net(torch.rand(2, channels, height, width, dtype=torch.float64))
+    return not bool((one - other).abs().max() <= _ROUNDING)
 
 
 def _is_to_blame(field: str, config: RunConfig) -> bool:

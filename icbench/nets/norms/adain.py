@@ -11,7 +11,9 @@ Evaluation: running averages of M and D, which begin at 0 and 1.
 
 Data parallel: the style is the average of each rank's own images.
 
-Needs: maps of more than one pixel, since of one pixel nothing but M is left.
+Needs: maps of more than one pixel, since of one pixel nothing but M is left; and something that is not linear between
+it and an average over pixels: right before the global average pooling (the last IC layer of relu-ic-conv and
+ic-conv-relu) it gives every image the same mean of each map, and there is nothing left to classify by.
 """
 
 import torch

@@ -4,7 +4,9 @@ Formula: y = scale (x - mean) / sqrt(var + epsilon) + shift; mean and var over H
 
 Each image by itself: training and evaluation are the same.
 
-Needs: maps of more than one pixel.
+Needs: maps of more than one pixel, and something that is not linear between it and an average over pixels:
+right before the global average pooling (the last IC layer of relu-ic-conv and ic-conv-relu) it gives every image the
+same mean of each map, and there is nothing left to classify by.
 """
 
 from torch import nn
