@@ -29,7 +29,7 @@ def table(kind: str, columns: Columns | None = None) -> str:
     numbers = "".join("--:|" for _ in columns)
     lines = [f"| {' | '.join([_one(kind), 'what it is', *columns])} |", f"|---|---|{numbers}"]
     for name in catalog.names(kind):
-        label, what = f"`{name}`", _escaped(catalog.summary(kind, name)).replace("|", r"\|")
+        label, what = f"`{name}`", escaped(catalog.summary(kind, name)).replace("|", r"\|")
         options = ", ".join(f"`{key}: {_value(option.default)}`" for key, option in catalog.options(kind, name).items())
         if catalog.paragraphs(kind, name):
             label = f"[{label}](#{_one(kind)}-{name})"
@@ -45,13 +45,19 @@ def sections(kind: str, remarks: Mapping[str, str] | None = None) -> list[str]:
     return [_section(kind, name, (remarks or {}).get(name, "")) for name in names]
 
 
+def escaped(text: str) -> str:
+    """Outside code, nothing of a formula is taken for emphasis or HTML. Underscores within words never are."""
+    parts = _CODE.split(text)
+    return "".join(part if index % 2 else _SPECIAL.sub(r"\\\g<0>", part) for index, part in enumerate(parts))
+
+
 def _section(kind: str, name: str, remark: str) -> str:
     said = [
-        f"**{label}:** {_escaped(text)}" if label else _escaped(text) for label, text in catalog.paragraphs(kind, name)
+        f"**{label}:** {escaped(text)}" if label else escaped(text) for label, text in catalog.paragraphs(kind, name)
     ]
     parts = [
         f"### {_one(kind).capitalize()} `{name}`",
-        _escaped(catalog.summary(kind, name)),
+        escaped(catalog.summary(kind, name)),
         *said,
         *_options(kind, name),
         *_in_sequences(kind, name),
@@ -68,7 +74,7 @@ def _options(kind: str, name: str) -> list[str]:
     functions = catalog.functions(kind, name)
     lines = [f"- `{key}`: {option.type.expects}; default `{_value(option.default)}`" for key, option in options.items()]
     explained = catalog.explanation(kind, name, "build" if "build" in functions else "recurrent")
-    return ["**Options:**", "\n".join(lines), *map(_escaped, explained)]
+    return ["**Options:**", "\n".join(lines), *map(escaped, explained)]
 
 
 def _in_sequences(kind: str, name: str) -> list[str]:
@@ -77,7 +83,7 @@ def _in_sequences(kind: str, name: str) -> list[str]:
         return []
     if "build" not in functions:
         return ["**In the LSTM** alone, not on maps."]
-    return [f"**In the LSTM**, too. {' '.join(map(_escaped, catalog.explanation(kind, name, 'recurrent')))}"]
+    return [f"**In the LSTM**, too. {' '.join(map(escaped, catalog.explanation(kind, name, 'recurrent')))}"]
 
 
 def _one(kind: str) -> str:
@@ -90,9 +96,3 @@ def _value(value: Scalar) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
-
-
-def _escaped(text: str) -> str:
-    """Outside code, nothing of a formula is taken for emphasis or HTML. Underscores within words never are."""
-    parts = _CODE.split(text)
-    return "".join(part if index % 2 else _SPECIAL.sub(r"\\\g<0>", part) for index, part in enumerate(parts))

@@ -31,7 +31,8 @@ from icbench.train.numerics import set_numerics
 from icbench.train.state import EpochRow, State
 
 MAPS = (64, 16, 32, 32)
-REFERENCE = 32  # images in front of each batch, for virtual batch norm
+# Images in front of each batch, for virtual batch norm.
+REFERENCE = int(catalog.options("norms", "virtual")["images"].default)
 WARM_UP = 2
 SHORTEST = 0.01  # seconds
 EPOCHS = 3
@@ -63,7 +64,7 @@ def random_maps(device: torch.device) -> Tensor:
 
 def alone(module: nn.Module, device: torch.device) -> tuple[Action, Action]:
     """A forward and backward pass in training, and a forward pass in evaluation."""
-    module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(device, memory_format=torch.channels_last)
     if isinstance(module, ReferenceBatch):
         module.take(torch.randn(module.images.shape))
     x, gradient = random_maps(device).requires_grad_(), random_maps(device)

@@ -59,8 +59,8 @@ RULES = f"""## How costs are measured
   in each. A procedure that only gives a training other numbers (rates, batch sizes, epochs) has nothing measurable.
 - `virtual` needs its reference batch in front: the cost of a batch of 64 includes {REFERENCE} more images.
 - Each time is divided by the control's just before it (A B A B ..., one process, one thread, after steps that do not
-  count; short steps several at a time). Ratios are medians, with least and largest in
-  parentheses. The control's own ratio shows the noise.
+  count; short steps several at a time). Ratios are medians, with least and largest in parentheses. The control's own
+  ratio shows the noise.
 - **Operations** are counted while PyTorch runs a step of the module alone, for each element of its input (for
   `virtual`, of the batch without its reference): a pointwise operator counts one for each element of its result; a sum
   or mean one for each element of its input, variances with their means 4, lengths 2; products of matrices and
@@ -155,7 +155,7 @@ def circumstances(found: dict[str, Any], device: str) -> str:
     }
     controls = ", ".join(f"{what} {value['control_milliseconds']:g} ms" for what, value in milliseconds.items())
     return (
-        f"{called}: {given['device']}, {given['cores']} cores, {given['threads']} thread, "
+        f"Times on the {called} are of: {given['device']}, {given['cores']} cores, {given['threads']} thread, "
         f"torch {given['torch_version']}, {given['date']}; the machine's load before was {given['load']}; "
         f"{given['repetitions']} ratios of each. The controls took: {controls}."
     )

@@ -47,6 +47,11 @@ def test_markdown_shows_docstrings_as_they_are(kind: str) -> None:
             assert f"{option}: {what.type.expects}; default" in " ".join(shown)
 
 
+def test_nothing_of_a_formula_is_markup() -> None:
+    text = "y = a*b*c, _x_ = x_1 x_2, |x|<b>, 1 \\* 2; `epsilon_*` stays"
+    assert rendered(markdown.escaped(text)) == text.replace("`", "").split()
+
+
 def rendered(text: str) -> list[str]:
     """The words that a reader of the page sees."""
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
@@ -123,7 +128,7 @@ def test_a_second_device_gets_columns_of_its_own() -> None:
         "evaluation, GPU",
     ]
     assert "Not measured" not in methods.remark(found, "norms", "ghost")
-    assert "GPU: " in methods.circumstances(found, "cuda")
+    assert "Times on the GPU are of: " in methods.circumstances(found, "cuda")
 
 
 def test_ratios_are_to_the_control_just_before() -> None:
