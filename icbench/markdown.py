@@ -13,7 +13,7 @@ from icbench.values import Scalar
 Columns = Mapping[str, Mapping[str, str]]
 
 _CODE = re.compile(r"(`[^`]*`)")
-_SPECIAL = re.compile(r"[\\*<]|\b_\B|\B_\b|\B_\B")
+_SPECIAL = re.compile(r"[\\*<]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def reference(kind: str) -> str:

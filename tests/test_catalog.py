@@ -50,6 +50,7 @@ def test_markdown_shows_docstrings_as_they_are(kind: str) -> None:
 def test_nothing_of_a_formula_is_markup() -> None:
     text = "y = a*b*c, _x_ = x_1 x_2, |x|<b>, 1 \\* 2; `epsilon_*` stays"
     assert rendered(markdown.escaped(text)) == text.replace("`", "").split()
+    assert markdown.escaped("mean_g") == "mean_g"
 
 
 def rendered(text: str) -> list[str]:
