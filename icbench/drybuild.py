@@ -73,8 +73,8 @@ class Builder:
         if blind:
             more = f" and {len(blind) - 1} more" if len(blind) > 1 else ""
             complain(
-                f"note: {blind[0]}{more}: says the same of every image, so it cannot learn. A norm of each image's single "
-                "maps, right before the average over their pixels, leaves nothing else."
+                f"note: {blind[0]}{more}: says the same of every image, so it cannot learn. A norm of each image's "
+                "single maps, right before the average over their pixels, leaves nothing else."
             )
         if len(self._tried) < len(self._nets):
             complain(

@@ -77,6 +77,7 @@ def test_contributing_s_new_norm_is_one_new_file(tmp_path: Path) -> None:
         "bad.yaml:2: the option 'epsilon' of 'rms': 0 should be a number above 0"
         in run("icbench", "plan", "bad.yaml").stderr
     )
-    contracts = run("pytest", "-p", "no:cacheprovider", REPOSITORY / "tests" / "test_nets.py", "-k", "rms")
+    files = [REPOSITORY / "tests" / f"test_{name}.py" for name in ("nets", "norms", "variants")]
+    contracts = run("pytest", "-p", "no:cacheprovider", *files, "-k", "rms")
     assert contracts.returncode == 0, contracts.stdout
     assert int(re.findall(r"(\d+) passed", contracts.stdout)[0]) > 50
