@@ -114,6 +114,16 @@ def functions(kind: str, name: str) -> frozenset[str]:
 
 
 @cache
+def constant(kind: str, name: str, constant: str) -> str:
+    """The word that a variant's file gives a name at its top; empty where it gives it none."""
+    for node in _source(kind, name).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(given)], value=ast.Constant(str(word))) if given == constant:
+                return word
+    return ""
+
+
+@cache
 def load(kind: str, name: str) -> ModuleType:
     """Import a variant."""
     _check(kind, name)

@@ -18,7 +18,7 @@ BLOCKS = ("basic", "bottleneck", "lstm")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float64")
 SPLITS = ("test", "heldout")
 FILLS = ("edge", "zero")
-INITIALIZATIONS = ("he-truncated-normal", "he-normal", "torch-default")
+INITIALIZATIONS = ("he-truncated-normal", "he-normal", "lecun-normal", "torch-default")
 PADDINGS = ("trailing", "symmetric")
 
 # Three stages of this many layers a unit: what depth - 2 is a multiple of in a ResNet, 6n + 2 or 9n + 2.
@@ -50,7 +50,10 @@ RELU = Variant("relu")
 
 @dataclass(frozen=True, slots=True)
 class WeightDecay:
-    """Coupled L2 decay (torch's `weight_decay`, the gradient of decay/2 * sum(w^2)) of each parameter group."""
+    """Coupled L2 decay (torch's `weight_decay`, the gradient of decay/2 * sum(w^2)) of each parameter group.
+
+    convolution: of an LSTM, its matrices.
+    """
 
     convolution: float
     classifier: float
@@ -193,10 +196,13 @@ class RunConfig:
             words.append(f"width {self.width}")
         if self.norm.name != "batch":
             words.append(str(self.norm))
-        words += [str(each) for each, usual in ((self.weight, PLAIN_WEIGHT), (self.activation, RELU)) if each != usual]
+        if self.weight != PLAIN_WEIGHT:
+            words.append(f"weight {self.weight}")
+        if self.activation != RELU:
+            words.append(str(self.activation))
         if self.dropout is not None:
             words.append(f"dropout {self.dropout:g}")
-        words += map(str, self.procedures)
+        words += [f"with {procedure}" for procedure in self.procedures]
         words += [word for word, usual in ((self.precision, "float32"), (self.split, "test")) if word != usual]
         return " ".join(words)
 

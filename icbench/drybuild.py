@@ -179,5 +179,6 @@ def _error(sweep: Sweep, cell: Cell, step: str, reason: str, field: str | None) 
     problem = f"no net of ({cell.config.description()}) can be {step}: {reason.rstrip('.')}."
     if field is None:
         return sweep.error(cell, ("ordering",), problem, "Change one of its fields, or leave the combination out.")
-    remedy = f"With {field}: {DEFAULTS[field]} it can: give {field} another value, or leave the combination out."
+    usual = DEFAULTS[field] or "[]"
+    remedy = f"With {field}: {usual} it can: give {field} another value, or leave the combination out."
     return sweep.error(cell, (field, "ordering"), problem, remedy)

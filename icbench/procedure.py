@@ -32,11 +32,15 @@ class Procedure:
     They keep no state: everything follows from the net and from how far the training is, so that one that goes on
     from a checkpoint is as one that was never stopped.
 
-    changes_nothing: a run with the procedure is the one without it. needs_dropout: that is so in a net without dropout.
+    needs_dropout: without dropout in the net it changes nothing. is_schedule: it says how the dropout rate goes on.
     """
 
-    changes_nothing = False
     needs_dropout = False
+    is_schedule = False
+
+    def changes(self, recipe: Recipe) -> bool:
+        """Whether a training by `recipe`, once adapted, is another than without the procedure."""
+        return True
 
     def adapt(self, recipe: Recipe) -> Recipe:
         """The recipe to train by."""

@@ -1,7 +1,7 @@
 """From the fields that a grid gives to a RunConfig: types, names, defaults, and what fits together."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -128,7 +128,11 @@ def resolve(fields: Fields) -> RunConfig:
     _check_norm(fields, norm, block)
     _check_divisors(fields, norm, width)
     dropout = value["dropout"] if _uses_dropout(ordering, block) else None
-    procedures = _full_procedures(value["procedures"], dropout=bool(dropout))
+    weight, activation = _full("weights", value["weight"]), _full("activations", value["activation"])
+    _check_activation(fields, weight, activation)
+    procedures = full_procedures(value["procedures"])
+    _check_schedules(fields, procedures)
+    training = together(procedures).adapt(_initialized(training, activation))
     return RunConfig(
         dataset=value["dataset"],
         block=block,
@@ -137,13 +141,13 @@ def resolve(fields: Fields) -> RunConfig:
         ordering=ordering,
         norm=norm,
         dropout=dropout,
-        recipe=together(procedures).adapt(training),
+        recipe=training,
         precision=value["precision"],
         split=value["split"],
         seed=0,
-        weight=_full("weights", value["weight"]),
-        activation=_full("activations", value["activation"]),
-        procedures=procedures,
+        weight=weight,
+        activation=activation,
+        procedures=_that_matter(procedures, training, dropout=bool(dropout)),
     )
 
 
@@ -157,12 +161,22 @@ def _full(kind: str, given: Variant) -> Variant:
     return recipe.fill_options(kind, given, {})
 
 
+def _initialized(training: Recipe, activation: Variant) -> Recipe:
+    """The recipe with the initialisation that belongs to an activation, if one does."""
+    own = catalog.constant("activations", activation.name, "INITIALIZATION")
+    return replace(training, initialization=own) if own else training
+
+
+def full_procedures(given: tuple[Variant, ...]) -> tuple[Variant, ...]:
+    """Procedures with all their options."""
+    return tuple(_full("procedures", each) for each in given)
+
+
 @cache
-def _full_procedures(given: tuple[Variant, ...], *, dropout: bool) -> tuple[Variant, ...]:
-    """Those of a run's procedures that change anything in it, with all their options."""
-    every = [_full("procedures", each) for each in given]
-    built = zip(every, together(tuple(every)).procedures, strict=True)
-    return tuple(each for each, does in built if not does.changes_nothing and (dropout or not does.needs_dropout))
+def _that_matter(procedures: tuple[Variant, ...], training: Recipe, *, dropout: bool) -> tuple[Variant, ...]:
+    """Those of a run's procedures that change anything in it beyond its recipe."""
+    built = zip(procedures, together(procedures).procedures, strict=True)
+    return tuple(each for each, does in built if does.changes(training) and (dropout or not does.needs_dropout))
 
 
 @cache
@@ -183,7 +197,7 @@ def full_variants(field: str, given: Any, training: Recipe | None) -> tuple[Vari
     if field == "norm":
         return (full_norm(given, training) if training else given,)
     if field == "procedures":
-        return tuple(_full("procedures", each) for each in given)
+        return full_procedures(given)
     return (_full(f"{field}s", given),)
 
 
@@ -205,6 +219,22 @@ def _check_lstm(fields: Fields, value: dict[str, Any]) -> None:
         if value[field] not in (only, ordering_name(BASELINE, "lstm")):
             problem = f"{field} {value[field]} is impossible: an LSTM has no residual branches, convolutions or ReLUs."
             raise Mistake(where(fields, field, "block"), problem, f"With block: lstm write {field}: {only}.")
+
+
+def _check_activation(fields: Fields, weight: Variant, activation: Variant) -> None:
+    if activation != RELU and "activation" in catalog.functions("weights", weight.name):
+        problem = (
+            f"weight {weight.name!r} brings an activation of its own; activation {activation.name!r} has no place."
+        )
+        raise Mistake(where(fields, "activation", "weight"), problem, "Leave one of them out.")
+
+
+def _check_schedules(fields: Fields, procedures: tuple[Variant, ...]) -> None:
+    built = zip(procedures, together(procedures).procedures, strict=True)
+    schedules = [each.name for each, does in built if does.is_schedule]
+    if len(schedules) > 1:
+        problem = f"a run has one schedule of its dropout rate; these are {len(schedules)}: {', '.join(schedules)}."
+        raise Mistake(where(fields, "procedures"), problem, "Keep one of them.")
 
 
 def _check_norm(fields: Fields, norm: Variant, block: str) -> None:

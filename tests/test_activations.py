@@ -1,15 +1,18 @@
 """Activations, the dropout and the initial weights that go with them."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from scipy import integrate, stats
-from torch import Tensor, nn
+from torch import nn
 
-from icbench import catalog
+from icbench import catalog, grid
 from icbench.nets.activations import relu, snn
+from icbench.nets.build import build
 from icbench.nets.initialization import initialize
+from icbench.nets.weights.normprop import StandardizedReLU
 
 
 @pytest.fixture(autouse=True)
@@ -43,11 +46,6 @@ class TestEveryActivation:
         assert not torch.equal(gated[:, :, 0, 0], gated[:, :, 0, 1])
         assert torch.equal(dropout.eval()(x), x)
 
-    def test_the_gain_keeps_the_power(self, name: str) -> None:
-        """Of a standard normal z, GAIN^2 E f(z)^2 is 1: the next layer's sums have the variance of these."""
-        module = catalog.load("activations", name)
-        assert module.GAIN**2 * moment(module.build(), 2) == pytest.approx(1, abs=1e-9)
-
 
 def moment(activation: nn.Module, order: int) -> float:
     """E f(z)^order of a standard normal z, by numerical integration."""
@@ -61,7 +59,6 @@ def moment(activation: nn.Module, order: int) -> float:
 def test_relu_is_he_s() -> None:
     x = torch.randn(100)
     assert torch.equal(relu.build()(x), x.clamp(min=0))
-    assert math.sqrt(2) == relu.GAIN
     y = relu.dropout(0.2)(torch.ones(1000))
     assert set(y.tolist()) == {0.0, 1.25}
 
@@ -83,7 +80,7 @@ def test_self_normalising_nets_keep_mean_and_variance(kind: str, rate: float) ->
         convolution = nn.Conv2d(64, 64, 3, padding=1, padding_mode="circular")
         layers += [nn.Linear(512, 512) if kind == "linear" else convolution, snn.build(), snn.dropout(rate)]
     net = nn.Sequential(*layers)
-    initialize(net, "he-normal", snn.GAIN)
+    initialize(net, snn.INITIALIZATION)
     x = torch.randn(512, 512) if kind == "linear" else torch.randn(64, 64, 4, 4)
     with torch.no_grad():
         y = net(x)
@@ -91,24 +88,23 @@ def test_self_normalising_nets_keep_mean_and_variance(kind: str, rate: float) ->
     assert y.var().item() == pytest.approx(1, abs=0.2)
 
 
-def draw(how: str, **gain: float) -> list[Tensor]:
+POWER = {"he-normal": 2, "he-truncated-normal": 2, "lecun-normal": 1}
+
+
+@pytest.mark.parametrize("how", POWER)
+def test_initial_weights(how: str) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 256, 3), nn.Conv2d(16, 64, 3), nn.Linear(64, 1000))
-    initialize(net, how, **gain)
-    return [layer.weight.detach() for layer in net]
-
-
-@pytest.mark.parametrize(("how", "cut"), [("he-normal", math.inf), ("he-truncated-normal", 2 / 0.87962566)])
-@pytest.mark.parametrize("gain", [1.0, math.sqrt(2), 1.7])
-def test_initial_weights_have_the_gain(how: str, cut: float, gain: float) -> None:
-    for weight in draw(how, gain=gain):
-        deviation = gain / math.sqrt(weight[0].numel())
+    initialize(net, how)
+    for layer in net:
+        weight = layer.weight.detach()
+        deviation = math.sqrt(POWER[how] / weight[0].numel())
         assert weight.std().item() == pytest.approx(deviation, rel=5 / math.sqrt(2 * weight.numel()))
-        assert weight.abs().max().item() <= cut * deviation * 1.001
+        assert (weight.abs().max().item() <= 2 / 0.87962566 * deviation * 1.001) == (how == "he-truncated-normal")
 
 
 @pytest.mark.parametrize("how", ["he-normal", "he-truncated-normal"])
-def test_the_default_gain_draws_the_bits_of_the_fraction_2_by_fan_in(how: str) -> None:
+def test_he_s_weights_keep_their_bits(how: str) -> None:
     """Results hang on these bits. In float64, since float32 would hide a deviation that is off in its last bits."""
     layers = [nn.Linear(fan_in, 3, dtype=torch.float64) for fan_in in (*range(1, 200), 576, 2304)]
     torch.manual_seed(0)
@@ -125,5 +121,39 @@ def test_the_default_gain_draws_the_bits_of_the_fraction_2_by_fan_in(how: str) -
         assert torch.equal(layer.weight, expected)
 
 
-def test_torch_s_own_weights_have_no_gain() -> None:
-    assert all(torch.equal(a, b) for a, b in zip(draw("torch-default"), draw("torch-default", gain=1.0), strict=True))
+def net_of(fields: str, folder: Path) -> nn.Module:
+    file = folder / "grid.yaml"
+    file.write_text(f"recipe: {{name: digits}}\nfixed: {{dataset: digits, depth: 8, ordering: relu-ic-conv, {fields}}}")
+    return build(grid.load(file).runs()[0][1])
+
+
+def test_snn_is_what_a_net_is_built_of(tmp_path: Path) -> None:
+    """SELU and alpha dropout, and weights as LeCun has them though the recipe leaves them to torch."""
+    net = net_of("activation: snn, norm: none, width: 64", tmp_path)
+    kinds = {type(module) for module in net.modules()}
+    assert {nn.SELU, nn.AlphaDropout} <= kinds
+    assert not {nn.ReLU, nn.Dropout} & kinds
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            deviation = 1 / math.sqrt(module.weight[0].numel())
+            assert module.weight.std().item() == pytest.approx(deviation, rel=5 / math.sqrt(2 * module.weight.numel()))
+
+
+def test_normprop_s_activation_is_what_a_net_is_built_of(tmp_path: Path) -> None:
+    net = net_of("weight: normprop, norm: none", tmp_path)
+    assert sum(isinstance(module, StandardizedReLU) for module in net.modules()) == 2 * 3 + 1
+    assert not [module for module in net.modules() if isinstance(module, nn.ReLU)]
+
+
+def test_an_initialisation_that_cannot_matter_makes_no_other_run(tmp_path: Path) -> None:
+    text = (
+        "recipe: {{name: digits, initialization: {}}}\n"
+        "fixed: {{dataset: digits, depth: 8, ordering: li2018, activation: {}}}"
+    )
+    ids = []
+    for activation in ("snn", "relu"):
+        for how in ("he-normal", "torch-default"):
+            (tmp_path / "grid.yaml").write_text(text.format(how, activation))
+            ids += grid.load(tmp_path / "grid.yaml").run_ids
+    assert ids[0] == ids[1]
+    assert ids[2] != ids[3]

@@ -67,8 +67,8 @@ exclude: [{ordering: baseline, norm: group}]
     ]
     two = rates.replace("{name: group, groups: 4}", "{name: group, groups: 4}, {name: group, groups: 8}")
     assert words(tmp_path, two)[1:3] == [
-        ("relu-ic-conv, norm group epsilon=1e-05 groups=4, dropout 0", "digits, basic-8"),
-        ("relu-ic-conv, norm group epsilon=1e-05 groups=8, dropout 0", "digits, basic-8"),
+        ("relu-ic-conv, norm group groups=4, dropout 0", "digits, basic-8"),
+        ("relu-ic-conv, norm group groups=8, dropout 0", "digits, basic-8"),
     ]
 
 
@@ -79,14 +79,16 @@ fixed: {dataset: digits, depth: 8, ordering: relu-ic-conv}
 include:
 - {dropout: 0.05}
 - {weight: {name: svb, every: 23}}
+- {procedures: [{name: svb, every: 23}]}
 - {activation: snn}
 - {procedures: [{name: warm-up, epochs: 5}, {name: svb, every: 23}]}
 baseline: {weight: plain, activation: relu, procedures: []}
 """
     assert words(tmp_path, text) == [
-        ("svb every=23", "digits, basic-8"),
+        ("weight svb every=23", "digits, basic-8"),
+        ("procedures svb every=23", "digits, basic-8"),
         ("snn", "digits, basic-8"),
-        ("svb every=23 + warm-up", "digits, basic-8"),
+        ("procedures svb every=23 + warm-up", "digits, basic-8"),
     ]
 
 

@@ -106,6 +106,22 @@ def test_the_entry_of_include_is_named_and_the_batch(in_tree: InTree) -> None:
     assert "can be trained on a batch of 1: ValueError: 1 images are odd. With norm: batch it can" in done.err
 
 
+def test_a_reference_is_no_larger_than_the_training_set(icbench: Icbench, write_grid: WriteGrid) -> None:
+    write_grid(GRID.replace("    - picky", "    - {name: virtual, images: 1439}"))
+    done = icbench("plan", "grid.yaml")
+    assert done.code == 2
+    assert "grid.yaml:6: no net of (relu-ic-conv digits basic-8 width 4 virtual" in done.err
+    assert "a reference of 1439 images is more than the 1438 that there are to train on" in done.err
+
+
+def test_a_remedy_can_be_typed(icbench: Icbench, write_grid: WriteGrid) -> None:
+    write_grid(GRID.replace("    - picky", "    - layer") + "  procedures: [[adabn]]\nexclude: [{norm: batch}]\n")
+    done = icbench("plan", "grid.yaml")
+    assert done.code == 2
+    assert "there is no norm that keeps running statistics, which could be adapted" in done.err
+    assert "With procedures: [] it can" in done.err or "With norm: batch it can" in done.err
+
+
 @pytest.mark.parametrize(
     "recipe", ["recipe: digits\nfixed: {dataset: digits", "recipe: chen2019\nfixed: {dataset: cifar10"]
 )

@@ -371,6 +371,11 @@ MISTAKES = {
         3,
         "group_size should be one of 1, 2, 4, 8",
     ),
+    "two activations": (
+        FIXED + "grid:\n  weight: [normprop]\n  activation: [snn]",
+        5,
+        "brings an activation of its own",
+    ),
     "too small a depth": (FIXED.replace("depth: 8", "depth: 2"), 2, "The nearest: 8"),
     "zip of unequal length": (
         FIXED.replace("depth: 8, ", "") + "zip:\n  depth: [8, 14]\n  width: [16]",

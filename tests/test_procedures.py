@@ -18,7 +18,10 @@ from torch.optim.swa_utils import update_bn
 from icbench import catalog, grid
 from icbench.config import RunConfig, Variant
 from icbench.nets.build import build
+from icbench.nets.reference import ReferenceBatch
 from icbench.procedure import Moment, batch_sizes, together
+from icbench.train import evaluation
+from icbench.train.course import Course
 from icbench.train.evaluation import Stopped, evaluate
 from icbench.train.loop import train
 from icbench.train.state import State
@@ -60,6 +63,7 @@ def steps() -> Iterator[list[float]]:
 
 
 def finished(config: RunConfig, folder: Path) -> State:
+    folder.mkdir(exist_ok=True)
     state, diverged = train(config, digits(config), folder / "checkpoint.pt", Watcher())
     assert not diverged
     return state
@@ -83,6 +87,25 @@ def test_the_batch_grows_where_the_rate_would_fall(load: Load, steps: list[float
     assert steps == pytest.approx(8 * [0.01] + 4 * [0.01] + 2 * [0.01 * 0.05 * 1000 / 200], rel=1e-12)
 
 
+def test_a_batch_that_may_not_grow_stays(load: Load) -> None:
+    """Where nothing would change, the procedure is left out of the run id."""
+    recipe = RECIPE.replace("learning_rate_steps: []}", "learning_rate_steps: [[1, 0.5]]}")
+    assert load("[{name: bigger-batch, largest: 100}]", recipe).run_id == load("[]", recipe).run_id
+    assert load("bigger-batch").run_id == load("[]").run_id
+    grown = (Variant("bigger-batch", (("largest", 100),)),)
+    assert batch_sizes(load("[]", recipe).recipe, grown, 1438) == [200, 200, 200]
+
+
+def test_a_course_counts_its_steps(load: Load) -> None:
+    recipe = RECIPE.replace("learning_rate_steps: []}", "learning_rate_steps: [[1, 0.5]]}")
+    course = Course(load("bigger-batch", recipe), 1438)
+    assert [course.steps(epoch) for epoch in (1, 2, 3)] == [8, 4, 4]
+    assert [course.steps_before(epoch) for epoch in (1, 2, 3)] == [0, 8, 12]
+    assert course.batch(1, 7) == (1400, 1438)
+    assert course.batch(2, 3) == (1200, 1438)
+    assert [course.moment(2, step).done for step in (0, 3)] == pytest.approx([1 / 3, (1 + 3 / 4) / 3])
+
+
 def test_batches_are_never_larger_than_the_training_images(load: Load) -> None:
     recipe = RECIPE.replace("learning_rate_steps: []}", "learning_rate_steps: [[1, 0.001]]}")
     config = load("bigger-batch", recipe)
@@ -99,6 +122,8 @@ def test_longer_training_takes_as_many_steps(load: Load) -> None:
     assert longer.learning_rate == 0.1 * 2
     assert longer.learning_rate_steps == ((20, 0.1),)
     assert usual.epochs == 10
+    assert longer.label.startswith("digits ")
+    assert longer.label.endswith(" batch_size=512 longer-training epochs=40 learning_rate=0.2")
     images = 50_000
     assert 40 * math.ceil(images / 512) == pytest.approx(10 * images / 128, rel=0.01)
 
@@ -170,8 +195,10 @@ def test_singular_values_are_bounded(load: Load, tmp_path: Path) -> None:
             assert values.min() >= 1 / 1.2 - 1e-5
 
 
-def test_adabn_s_statistics_are_the_test_images(load: Load) -> None:
-    """As torch's update_bn has them, which knows no batches: one of all images."""
+@pytest.mark.parametrize("size", [359, 100])
+def test_adabn_s_statistics_are_the_test_images(size: int, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch's update_bn has them: averages over the batches."""
+    monkeypatch.setattr(evaluation, "_BATCH", size)
     config = load("adabn")
     data = digits(config)
     torch.manual_seed(0)
@@ -193,7 +220,7 @@ def test_adabn_s_statistics_are_the_test_images(load: Load) -> None:
     assert all(torch.equal(before[name], buffer) for name, buffer in net.named_buffers())
     plain = evaluate(net, data, "float32")
     assert adapted.loss != plain.loss
-    update_bn([data.test_batch(0, 359)[0]], net)
+    update_bn([data.test_batch(start, min(start + size, 359))[0] for start in range(0, 359, size)], net)
     for name, buffer in net.named_buffers():
         if "running" in name:
             torch.testing.assert_close(seen[name], buffer, rtol=1e-6, atol=1e-7)
@@ -213,8 +240,17 @@ def _of(net: nn.Module, config: RunConfig) -> Any:
     return OfNet()
 
 
+def test_adabn_takes_ghost_batches_as_whole_ones(load: Load) -> None:
+    accuracies = []
+    for norm in ("ghost", "batch"):
+        config = replace(load("adabn", norm=norm), dropout=0.0)
+        torch.manual_seed(0)
+        net = build(config).to(memory_format=torch.channels_last)
+        accuracies.append(evaluate(net, digits(config), "float32", procedures=together(config.procedures)))
+    assert accuracies[0].loss == pytest.approx(accuracies[1].loss, rel=1e-6)
+
+
 def test_adabn_changes_no_training(load: Load, tmp_path: Path) -> None:
-    (tmp_path / "with").mkdir()
     with_it = finished(load("adabn"), tmp_path / "with")
     without = finished(load("[]"), tmp_path)
     assert [row.train_loss for row in with_it.rows] == [row.train_loss for row in without.rows]
@@ -249,6 +285,23 @@ def test_modules_are_called_after_steps(load: Load, tmp_path: Path) -> None:
             assert ratio.max() / ratio.min() <= 1.01**2 + 1e-5
 
 
+def test_the_reference_is_of_the_run_s_seed(load: Load, tmp_path: Path) -> None:
+    """Training images as they are, and other ones for another seed."""
+    config = load("[]", norm="virtual")
+    references = []
+    for seed in (0, 1):
+        net = finished(replace(config, seed=seed), tmp_path / str(seed)).net
+        assert isinstance(net, ReferenceBatch)
+        references.append(net.images.flatten(1))
+    data = digits(config)
+    plan = data.plan_unchanged(torch.Generator())
+    images = data.train_batch(plan, 0, 1438)[0].flatten(1)
+    for reference in references:
+        assert all((image == images).all(dim=1).any() for image in reference)
+        assert len(reference.unique(dim=0)) == 32
+    assert not torch.equal(*references)
+
+
 @pytest.mark.parametrize("name", catalog.names("procedures"))
 def test_every_procedure_goes_on_bit_for_bit(name: str, load: Load, tmp_path: Path) -> None:
     recipe = RECIPE.replace("learning_rate_steps: []}", "learning_rate_steps: [[1, 0.5]]}")
@@ -273,9 +326,12 @@ def test_procedures_in_the_run_id(load: Load) -> None:
         {"name": "warm-up", "epochs": 5.0, "start": 0.1},
     ]
     assert both.label() == (
-        "conv-relu-ic digits basic-8 width 4 dropout 0.3 svb every=5 factor=1.5 warm-up epochs=5.0 start=0.1 seed 0"
+        "conv-relu-ic digits basic-8 width 4 dropout 0.3 "
+        "with svb every=5 factor=1.5 with warm-up epochs=5.0 start=0.1 seed 0"
     )
     assert load("constant-dropout").run_id == plain.run_id
+    assert load("{name: longer-training, reference: 200}").run_id == plain.run_id
+    assert not load("longer-training").procedures  # what it does, the recipe says
     for name in ("linear-dropout", "curriculum-dropout", "channel-gates"):
         assert load(name).run_id != plain.run_id
         assert load(name, ordering="baseline").run_id == load("[]", ordering="baseline").run_id
@@ -289,6 +345,7 @@ def test_procedures_in_the_run_id(load: Load) -> None:
         ("[{name: svb, factor: 1}]", "the option 'factor' of 'svb': 1 should be a number above 1"),
         ("[{name: svb, steps: 1}]", "'svb' has no option 'steps'."),
         ("3", "3 is no procedure."),
+        ("[linear-dropout, curriculum-dropout]", "a run has one schedule of its dropout rate; these are 2: curriculum"),
     ],
 )
 def test_mistakes(procedures: str, words: str, load: Load) -> None:

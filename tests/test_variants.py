@@ -27,7 +27,7 @@ def options(kind: str, name: str) -> str:
     small = {
         key: 4 if option.type is TYPES["ChannelDivisor"] else 3
         for key, option in catalog.options(kind, name).items()
-        if option.type is TYPES["ChannelDivisor"] or key == "every"
+        if option.type is TYPES["ChannelDivisor"] or key == "every" or key.endswith(("warmup", "steps"))
     }
     return "".join(f", {key}: {value}" for key, value in small.items())
 
@@ -35,6 +35,7 @@ def options(kind: str, name: str) -> str:
 def nets() -> dict[str, str]:
     norms = {name: catalog.functions("norms", name) for name in catalog.names("norms")}
     found = {f"norm {n}": f"{RESIDUAL}, norm: {{name: {n}{options('norms', n)}}}" for n in norms if "build" in norms[n]}
+    found["norm lp, streaming"] = f"{RESIDUAL}, norm: {{name: lp, streaming: true}}"
     found |= {f"lstm {n}": f"{RECURRENT}, norm: {{name: {n}}}" for n in norms if "recurrent" in norms[n]}
     for field, kind in (("weight", "weights"), ("activation", "activations")):
         found |= {n: f"{RESIDUAL}, {field}: {{name: {n}{options(kind, n)}}}" for n in catalog.names(kind)}

@@ -6,7 +6,6 @@ from icbench import catalog
 from icbench.config import RunConfig
 from icbench.nets.initialization import initialize
 from icbench.nets.lstm import LSTM
-from icbench.nets.norms.virtual import VirtualBatchNorm
 from icbench.nets.reference import ReferenceBatch
 from icbench.nets.resnet import Parts, ResNet
 from icbench.nets.syncbatchnorm import SyncBatchNorm
@@ -20,10 +19,10 @@ def build(config: RunConfig) -> nn.Module:
     """
     net = _lstm(config) if config.block == "lstm" else _resnet(config)
     together(config.procedures).attach(net)
-    references = {module.images for module in net.modules() if isinstance(module, VirtualBatchNorm)}
-    if not references:
+    # What a norm that needs a reference batch in front of every batch says of itself.
+    images = max(getattr(module, "reference_images", 0) for module in net.modules())
+    if not images:
         return net
-    (images,) = references
     height, width, channels = catalog.load("datasets", config.dataset).SHAPE
     return ReferenceBatch(net, (images, channels, height, width))
 
@@ -62,7 +61,7 @@ def _resnet(config: RunConfig) -> nn.Module:
         image_channels=dataset.SHAPE[2],
         classes=dataset.CLASSES,
     )
-    initialize(net, getattr(activation, "INITIALIZATION", config.recipe.initialization), activation.GAIN)
+    initialize(net, config.recipe.initialization)
     for name, module in list(net.named_modules()):
         if isinstance(module, nn.Conv2d):
             net.set_submodule(name, weight.build(module, **dict(config.weight.options)))

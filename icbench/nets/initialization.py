@@ -8,21 +8,18 @@ from torch import nn
 _CUT_AT_TWO = 0.87962566103423978
 
 
-def initialize(net: nn.Module, how: str, gain: float = math.sqrt(2)) -> None:
-    """Draw every convolution's and linear layer's weight from N(0, gain^2 / fan_in); biases are 0.
+def initialize(net: nn.Module, how: str) -> None:
+    """Draw every convolution's and linear layer's weight from N(0, 2 / fan_in); biases are 0.
 
-    The default gain is He's; 1 gives the initialisation of LeCun et al. (1998, Efficient BackProp, section 4.6).
-    he-truncated-normal cuts the normal at two standard deviations and rescales it, so that the variance is
-    gain^2 / fan_in all the same (Keras' he_normal, or lecun_normal); he-normal does not cut; torch-default leaves what
-    torch's layers chose, whatever the gain.
+    he-truncated-normal cuts the normal at two standard deviations and rescales it, so that the variance is 2 / fan_in
+    all the same (Keras' he_normal); he-normal does not cut; lecun-normal does not either, and its variance is
+    1 / fan_in (LeCun et al. 1998, Efficient BackProp, section 4.6); torch-default leaves what torch's layers chose.
     """
     if how == "torch-default":
         return
-    # sqrt(2)^2 is 2.0000000000000004: unrounded, most deviations would not be sqrt(2 / fan_in) to the last bit.
-    numerator = round(gain**2, 12)
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            deviation = math.sqrt(numerator / module.weight[0].numel())
+            deviation = math.sqrt((1 if how == "lecun-normal" else 2) / module.weight[0].numel())
             if how == "he-truncated-normal":
                 scale = deviation / _CUT_AT_TWO
                 nn.init.trunc_normal_(module.weight, std=scale, a=-2 * scale, b=2 * scale)

@@ -30,7 +30,7 @@ class LSTM(nn.Module):
         super().__init__()
         steps, columns, channels = shape
         features = [columns * channels] + [width] * (layers - 1)
-        self.layers = nn.Sequential(*(_Layer(norm, inputs, width, steps) for inputs in features))
+        self.layers = nn.Sequential(*(LSTMLayer(norm, inputs, width, steps) for inputs in features))
         self.classifier = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class LSTM(nn.Module):
         return logits
 
 
-class _Layer(nn.Module):
+class LSTMLayer(nn.Module):
     """Inputs (steps, N, features) -> hidden states (steps, N, width)."""
 
     def __init__(self, norm: RecurrentNorm, features: int, width: int, steps: int):

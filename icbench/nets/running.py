@@ -10,7 +10,11 @@ class RunningStatistics(nn.Module):
     In training, each forward mixes the batch's statistics into the buffers once, by `follow`. `momentum` is the weight
     of the new batch: set to 1 / (k + 1) before batch k = 0, 1, ..., the buffers become plain averages over batches.
     Statistics are in the type of the buffers, the result in that of the input.
+
+    used_in_training: whether training, too, depends on the running averages, which ranks then have to share.
     """
+
+    used_in_training = False
 
     running_mean: Tensor
 

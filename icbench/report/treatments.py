@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from icbench import catalog
-from icbench.config import PLAIN_WEIGHT, Cell, RunConfig, Variant
+from icbench.config import Cell, RunConfig, Variant
 from icbench.grid import Sweep
 
 
@@ -26,9 +26,9 @@ FIELDS: dict[str, Callable[[RunConfig], str]] = {
     "ordering": lambda c: c.ordering,
     "norm": lambda c: c.norm.name,
     "norm options": lambda c: str(c.norm),
-    "weight": lambda c: "plain weights" if c.weight == PLAIN_WEIGHT else in_short("weights", c.weight),
+    "weight": lambda c: in_short("weights", c.weight),
     "activation": lambda c: in_short("activations", c.activation),
-    "procedures": lambda c: " + ".join(in_short("procedures", p) for p in c.procedures) or "no procedure",
+    "procedures": lambda c: " + ".join(in_short("procedures", p) for p in c.procedures),
     "dropout": lambda c: "" if c.dropout is None else f"{c.dropout:g}",
     "recipe": lambda c: c.recipe.label,
     "precision": lambda c: c.precision,
@@ -78,13 +78,18 @@ def _changed(config: RunConfig, baseline: RunConfig) -> Iterable[tuple[str, Call
 
 
 def _drop_clear_options(changes: list[dict[str, str]]) -> None:
-    """Leave the options of a norm out where its name alone tells it from the others."""
-    options: dict[str, set[str]] = {}
+    """Leave those options of norms out that all norms of their name have alike."""
+    options: dict[str, list[set[str]]] = {}
     for change in changes:
-        options.setdefault(change.get("norm", ""), set()).add(change.get("norm options", ""))
+        options.setdefault(change.get("norm", ""), []).append(set(change.get("norm options", "").split()))
     for change in changes:
-        if "norm" in change and len(options[change["norm"]]) == 1:
-            del change["norm options"]
+        if "norm" in change:
+            name, *own = change["norm options"].split()
+            alike = set.intersection(*options[name])
+            told = [option for option in own if option not in alike]
+            change["norm options"] = " ".join([name, *told])
+            if not told:
+                del change["norm options"]
 
 
 def _varying(fields: list[dict[str, str]]) -> set[str]:
@@ -115,7 +120,7 @@ def _stratum(place: dict[str, str], differing: set[str], *, with_ordering: bool)
 
 
 def _in_words(fields: dict[str, str]) -> str:
-    named = ("norm", "norm options", "depth", "width", "dropout")
+    named = ("norm", "norm options", "depth", "width", "dropout", "weight", "procedures")
     if "norm options" in fields:
         fields = {name: value for name, value in fields.items() if name != "norm"}
         fields = {name.removesuffix(" options"): value for name, value in fields.items()}

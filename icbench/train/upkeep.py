@@ -24,6 +24,7 @@ class Upkeep:
         self._optimizer = optimizer
         self._procedures = together(config.procedures)
         self._gates = [m for m in net.modules() if isinstance(m, _DropoutNd)]
+        self._share = any(getattr(m, "used_in_training", False) for m in net.modules())
         self._modules: list[Any] = [m for m in net.modules() if hasattr(m, "after_steps")]
 
     def before_step(self, moment: Moment) -> None:
@@ -41,11 +42,11 @@ class Upkeep:
 
     def after_step(self, steps: int, ranks: Ranks) -> None:
         """`steps` are those of the optimiser so far, in all epochs."""
+        if self._share:
+            ranks.spread_statistics(self._net)  # a checkpoint holds the first one's
         changed = self._procedures.stepped(self._net, steps)
         due = [module for module in self._modules if steps % module.every == 0]
-        if due:
-            ranks.spread_statistics(self._net)  # so that all ranks change their weights alike
         for module in due:
             module.after_steps()
         if changed or due:
-            ranks.attach(self._net)  # other machines may compute a decomposition's last bits otherwise
+            ranks.attach(self._net)  # from the first one's weights on: each has changed its own by its own statistics

@@ -16,6 +16,7 @@ from icbench.config import RunConfig
 from icbench.data import store
 from icbench.failure import in_words
 from icbench.nets.build import build
+from icbench.nets.reference import ReferenceBatch
 from icbench.plan import smallest_batch
 from icbench.resolve import DEFAULTS, Given, resolve
 from icbench.train.numerics import autocast, dtype
@@ -108,6 +109,7 @@ def _failure_on(device: torch.device, config: RunConfig) -> Failure | None:
             torch.manual_seed(0)
             # No optimiser, whose import takes a second: it takes any net.
             net = build(config).to(dtype=dtype(config.precision))
+            _check_reference(net, config)
             smallest, full = _batches(config)
             step = f"trained on a batch of {smallest}"
             _loss(net, smallest, config, device).backward()  # type: ignore[no-untyped-call]
@@ -120,6 +122,16 @@ def _failure_on(device: torch.device, config: RunConfig) -> Failure | None:
     except Exception as error:
         return Failure(step, " ".join(in_words(error).split())[:_LONGEST])
     return None
+
+
+def _check_reference(net: torch.nn.Module, config: RunConfig) -> None:
+    images, count = _reference(net), _train_count(config.dataset, config.split)
+    if images > count:
+        raise ValueError(f"a reference of {images} images is more than the {count} that there are to train on")
+
+
+def _reference(net: torch.nn.Module) -> int:
+    return len(net.images) if isinstance(net, ReferenceBatch) else 0
 
 
 def _batches(config: RunConfig) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Activations, one a file: `build()`, `dropout(rate)`, the dropout that goes with it, and `GAIN`.
+"""Activations, one a file: `build()`, and `dropout(rate)`, the dropout that goes with it.
 
-The variance of initial weights is GAIN**2 / fan_in.
+`INITIALIZATION`, where a file has it, is that of nets with the activation, whatever the recipe's is.
 """

@@ -5,11 +5,7 @@ Formula: y = max(0, x). Initial weights have variance 2 / fan_in, since half of 
 Needs: nothing.
 """
 
-import math
-
 from torch import nn
-
-GAIN: float = math.sqrt(2)
 
 
 def build() -> nn.Module:

@@ -10,7 +10,7 @@ batches, so a shorter training should ramp sooner.
 
 Evaluation: (x - mean) / sigma by the running averages of mean_B and of sigma_B (not of the variance), as in the paper.
 
-Data parallel: statistics are of each rank's own images.
+Data parallel: a batch's statistics are of each rank's own images; the running ones are the first rank's.
 
 Needs: more than one value a channel, as batch norm does; of a single one the deviation is sqrt(epsilon).
 """
@@ -46,6 +46,7 @@ def build(
 class BatchRenorm(RunningStatistics):
     """x: (N, C, H, W) -> the same shape. `steps`: training batches so far."""
 
+    used_in_training = True
     running_sigma: Tensor
     steps: Tensor
 

@@ -14,7 +14,7 @@ passes this batch's share of the averages alone. This departs from Liao et al., 
 respect to the statistics over past batches, with coefficients of their own, and may update weights once in several
 batches. Powers are about the batch's own mean, so the spread of the batches' means is not in them.
 
-Data parallel: statistics are of each rank's own images.
+Data parallel: statistics are of each rank's own images; the running ones of streaming are the first rank's.
 
 Needs: p >= 1, below which it is no norm, and not so large that |x - mean|^p is beyond the type's range. Without
 streaming, more than one value a channel.
@@ -48,7 +48,7 @@ class LpNorm(RunningStatistics):
         super().__init__(channels, momentum)
         self.epsilon = epsilon
         self.p = p
-        self.streaming = streaming
+        self.streaming = self.used_in_training = streaming
         self.register_buffer("running_power", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ and the reference R / (R + 1): means of x and of x^2 are mixed so, as in the aut
 Training and evaluation are the same, and no image's result depends on another's: there are no running statistics. The
 gradient passes the reference, too. A batch of R images or fewer is all reference.
 
-Data parallel: every rank has the same reference, so ranks change nothing but the cost.
+Data parallel: every rank has the same reference. Where there is dropout each gates it in its own way, as it does its
+own images.
 
 Needs: the reference in front of every batch, which `icbench.nets.reference.ReferenceBatch` puts there; a step costs as
 much as one of R more images.
@@ -31,15 +32,15 @@ class VirtualBatchNorm(nn.Module):
     def __init__(self, channels: int, epsilon: float, images: int):
         super().__init__()
         self.epsilon = epsilon
-        self.images = images
+        self.reference_images = images
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         exact = x.to(self.weight.dtype)
         var, mean = torch.var_mean(exact, dim=(2, 3), correction=0)
-        var_r, mean_r = _pooled(var[: self.images], mean[: self.images])
-        var, mean = self._mixed(var[self.images :], mean[self.images :], var_r, mean_r)
+        var_r, mean_r = _pooled(var[: self.reference_images], mean[: self.reference_images])
+        var, mean = self._mixed(var[self.reference_images :], mean[self.reference_images :], var_r, mean_r)
         # Of the reference, all images have the same moments.
         count = len(x) - len(mean)
         var, mean = (torch.cat([r.expand(count, -1), own]) for r, own in ((var_r, var), (mean_r, mean)))
@@ -47,7 +48,7 @@ class VirtualBatchNorm(nn.Module):
 
     def _mixed(self, var: Tensor, mean: Tensor, var_r: Tensor, mean_r: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C) moments of each image together with the reference; E x^2 - mean^2 without its cancellation."""
-        own = 1 / (self.images + 1)
+        own = 1 / (self.reference_images + 1)
         between = own * (1 - own) * (mean - mean_r).square()
         return torch.lerp(var_r, var, own) + between, torch.lerp(mean_r, mean, own)
 

@@ -33,12 +33,13 @@ class _AdaBN(Procedure):
     def evaluating(self, net: "nn.Module", forwards: Callable[[], Iterator[None]]) -> Iterator[None]:
         norms = _keeping(net)
         own = [(norm.momentum, {name: buffer.clone() for name, buffer in norm.named_buffers()}) for norm in norms]
+        peers = [getattr(norm, "peers", None) for norm in norms]
         try:
             self._adapt(norms, forwards)
             yield
         finally:
-            for norm, (momentum, buffers) in zip(norms, own, strict=True):
-                norm.momentum = momentum
+            for norm, (momentum, buffers), others in zip(norms, own, peers, strict=True):
+                norm.momentum, norm.peers = momentum, others
                 for name, buffer in buffers.items():
                     norm.get_buffer(name).copy_(buffer)
 
@@ -49,6 +50,7 @@ class _AdaBN(Procedure):
                 norm.train()
                 norm.momentum = 1.0
                 norm.whole_batch = True
+                norm.peers = None  # every rank runs all images
             for batches, _ in enumerate(forwards(), start=2):
                 for norm in norms:
                     norm.momentum = 1 / batches

@@ -8,6 +8,7 @@ Once the batch can grow no further (`largest`, or all training images) the rate 
 Needs: a recipe with learning-rate steps. In data parallel every rank needs an image of the last batch of every epoch.
 """
 
+from icbench.config import Recipe
 from icbench.procedure import Moment, Procedure
 from icbench.train.schedule import decay
 from icbench.values import PositiveInt
@@ -23,6 +24,10 @@ def build(*, largest: PositiveInt = 5120) -> Procedure:
 class _BiggerBatch(Procedure):
     def __init__(self, largest: int):
         self.largest = largest
+
+    def changes(self, recipe: Recipe) -> bool:
+        factors = [factor for _, factor in recipe.learning_rate_steps]
+        return bool(factors) and (self.largest > recipe.batch_size or max(factors) > 1)
 
     def batch_size(self, size: int, moment: Moment) -> int:
         wanted = round(size / decay(moment.recipe, moment.epoch))

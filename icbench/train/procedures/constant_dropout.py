@@ -5,6 +5,7 @@ Formula: p(t) = p.
 Needs: nothing. A run with it is the same run as one without.
 """
 
+from icbench.config import Recipe
 from icbench.procedure import Procedure
 
 
@@ -14,4 +15,7 @@ def build() -> Procedure:
 
 
 class _Constant(Procedure):
-    changes_nothing = True
+    is_schedule = True
+
+    def changes(self, recipe: Recipe) -> bool:
+        return False

@@ -18,6 +18,7 @@ def build(*, steepness: PositiveFloat = 10.0) -> Procedure:
 
 class _Curriculum(Procedure):
     needs_dropout = True
+    is_schedule = True
 
     def __init__(self, steepness: float):
         self.steepness = steepness

@@ -16,6 +16,7 @@ def build(*, start: Rate = 0.0) -> Procedure:
 
 class _Linear(Procedure):
     needs_dropout = True
+    is_schedule = True
 
     def __init__(self, start: float):
         self.start = start

@@ -3,8 +3,10 @@
 Formula: with batch size B, the recipe's rate times sqrt(B / reference), its epochs and learning-rate steps times
 B / reference: the number of the optimiser's steps is that of the reference batch.
 
-Needs: a recipe whose batch_size is overridden, as in {name: digits, batch_size: 256}; for any other nothing changes
-but by the factor of its own batch size to the reference.
+It changes the recipe and nothing else, so a run with it is the same as one by a recipe that is written so.
+
+Needs: a recipe with another batch size than `reference`, as {name: digits, batch_size: 256} has. chen2019's 64 are
+half the paper's 128: by itself it would halve that recipe's epochs.
 """
 
 import math
@@ -24,13 +26,20 @@ class _LongerTraining(Procedure):
     def __init__(self, reference: int):
         self.reference = reference
 
+    def changes(self, recipe: Recipe) -> bool:
+        return False  # but what the recipe says
+
     def adapt(self, recipe: Recipe) -> Recipe:
+        if recipe.batch_size == self.reference:
+            return recipe
         factor = recipe.batch_size / self.reference
         epochs = _rounded(recipe.epochs * factor)
         steps = ((_rounded(after * factor), change) for after, change in recipe.learning_rate_steps)
+        rate = recipe.learning_rate * math.sqrt(factor)
         return replace(
             recipe,
-            learning_rate=recipe.learning_rate * math.sqrt(factor),
+            label=f"{recipe.label} longer-training epochs={epochs} learning_rate={rate:.3g}",
+            learning_rate=rate,
             epochs=epochs,
             learning_rate_steps=tuple((after, change) for after, change in steps if after < epochs),
         )
