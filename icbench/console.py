@@ -4,11 +4,10 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from icbench.config import RunConfig
 from icbench.errors import IcbenchError
 
 if TYPE_CHECKING:
@@ -18,25 +17,6 @@ if TYPE_CHECKING:
 # Wide enough that no table is cut where there is no terminal to fit into.
 _PIPE_WIDTH = 1000
 _EXIT_INTERRUPTED = 130
-
-Column = tuple[str, Callable[[RunConfig], str]]
-
-_ALWAYS: tuple[Column, ...] = (
-    ("ordering", lambda config: config.ordering),
-    ("dropout", lambda config: "" if config.dropout is None else f"{config.dropout:g}"),
-)
-_WHERE_THEY_DIFFER: tuple[Column, ...] = (
-    ("dataset", lambda config: config.dataset),
-    ("block", lambda config: config.block),
-    ("depth", lambda config: str(config.depth)),
-    ("width", lambda config: str(config.width)),
-    ("weight", lambda config: str(config.weight)),
-    ("activation", lambda config: str(config.activation)),
-    ("procedures", lambda config: "; ".join(map(str, config.procedures))),
-    ("recipe", lambda config: config.recipe.label),
-    ("precision", lambda config: config.precision),
-    ("split", lambda config: config.split),
-)
 
 
 def exit_code(program: str, run: Callable[[], int]) -> int:
@@ -121,28 +101,6 @@ def print_table(out: "Console", content: "Table") -> None:
         out.width = _PIPE_WIDTH
     out.print(content)
     out.width = width
-
-
-def cell_columns(configs: Iterable[RunConfig]) -> list[Column]:
-    """What tells cells apart: ordering and dropout always, the other fields where they differ."""
-    every = list(configs)
-    columns = (*_WHERE_THEY_DIFFER, ("norm", _norm_column(every)))
-    return [*_ALWAYS, *((title, of) for title, of in columns if len({of(config) for config in every}) > 1)]
-
-
-def _norm_column(configs: list[RunConfig]) -> Callable[[RunConfig], str]:
-    """The norm's name, and those of its options in which two norms of that name differ."""
-    values: dict[tuple[str, str], set[object]] = {}
-    for norm in {config.norm for config in configs}:
-        for option, value in norm.options:
-            values.setdefault((norm.name, option), set()).add(value)
-
-    def of(config: RunConfig) -> str:
-        norm = config.norm
-        differing = (f"{option}={value}" for option, value in norm.options if len(values[norm.name, option]) > 1)
-        return " ".join([norm.name, *differing])
-
-    return of
 
 
 def print_json(value: Any) -> None:

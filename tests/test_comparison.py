@@ -61,14 +61,14 @@ exclude: [{ordering: baseline, norm: group}]
 """
     assert words(tmp_path, rates) == [
         ("relu-ic-conv, dropout 0", "digits, basic-8"),
-        ("relu-ic-conv, norm group, dropout 0", "digits, basic-8"),
+        ("relu-ic-conv, norm group groups=4, dropout 0", "digits, basic-8"),
         ("relu-ic-conv, dropout 0.1", "digits, basic-8"),
-        ("relu-ic-conv, norm group, dropout 0.1", "digits, basic-8"),
+        ("relu-ic-conv, norm group groups=4, dropout 0.1", "digits, basic-8"),
     ]
     two = rates.replace("{name: group, groups: 4}", "{name: group, groups: 4}, {name: group, groups: 8}")
     assert words(tmp_path, two)[1:3] == [
         ("relu-ic-conv, norm group groups=4, dropout 0", "digits, basic-8"),
-        ("relu-ic-conv, norm group groups=8, dropout 0", "digits, basic-8"),
+        ("relu-ic-conv, norm group, dropout 0", "digits, basic-8"),
     ]
 
 

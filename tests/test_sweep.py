@@ -448,9 +448,10 @@ def test_a_worker_that_cannot_start_is_said(write_grid: WriteGrid, tmp_path: Pat
     write_grid(SIX, "six.yaml")
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('libtorch is broken')")
-    command = [sys.executable, "-m", "icbench", "sweep", "six.yaml"]
+    command = [sys.executable, "-m", "icbench", "sweep", "six.yaml", "--no-build"]
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment(PYTHONPATH=str(tmp_path)), capture_output=True, text=True, timeout=60
+        command, cwd=tmp_path, env=environment(PYTHONPATH=path), capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
     assert "icbench: workers end before they begin a run" in done.stderr

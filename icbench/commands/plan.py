@@ -65,9 +65,10 @@ def show(todo: "Plan", packs: "list[Pack]", machine: "Profile", *, as_json: bool
 
 
 def _print(todo: "Plan", packs: "list[Pack]", machine: "Profile") -> None:
-    from icbench.console import cell_columns, console, plural, print_table, table
+    from icbench.console import console, plural, print_table, table
     from icbench.plan import cost
     from icbench.profile import Slurm
+    from icbench.wording import cell_columns
 
     sweep, out = todo.sweep, console()
     out.print(f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from icbench import monitor
-from icbench.console import cell_columns, console, plural, print_table, table
+from icbench.console import console, plural, print_table, table
 from icbench.grid import Sweep
 from icbench.layout import Layout
 from icbench.plan import Plan
 from icbench.report.cells import CellRow
 from icbench.report.stats import Estimate
+from icbench.wording import cell_columns
 
 _FAILURES_SHOWN = 10
 

@@ -282,7 +282,7 @@ def sensitivity(evidence: Evidence) -> Figures:
 def _lines_along(evidence: Evidence, field: str) -> list[tuple[str, dict[str, Along]]]:
     """By place (all that differs but the field, the ordering and the rate) and by line: the cells along the field."""
     of = _AXES[field]
-    own = {field, "norm options"} if field == "norm" else {field}
+    own = {field}
     differing = varying(cell.config for cell in evidence.sweep.cells)
     of_line = {"ordering"} | (differing & {"dropout"}) - own
     of_place = (_PLACE | differing) - of_line - own

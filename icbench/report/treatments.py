@@ -2,20 +2,10 @@
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from functools import cache
 
-from icbench import catalog
-from icbench.config import Cell, RunConfig, Variant
+from icbench import wording
+from icbench.config import Cell, RunConfig
 from icbench.grid import Sweep
-
-
-@cache
-def in_short(kind: str, variant: Variant) -> str:
-    """A variant without the options that are as usual."""
-    return variant.differing_from(
-        {name: option.default for name, option in catalog.options(kind, variant.name).items()}
-    )
-
 
 # Field -> how it is said.
 FIELDS: dict[str, Callable[[RunConfig], str]] = {
@@ -24,11 +14,10 @@ FIELDS: dict[str, Callable[[RunConfig], str]] = {
     "depth": lambda c: str(c.depth),
     "width": lambda c: str(c.width),
     "ordering": lambda c: c.ordering,
-    "norm": lambda c: c.norm.name,
-    "norm options": lambda c: str(c.norm),
-    "weight": lambda c: in_short("weights", c.weight),
-    "activation": lambda c: in_short("activations", c.activation),
-    "procedures": lambda c: " + ".join(in_short("procedures", p) for p in c.procedures),
+    "norm": wording.norm,
+    "weight": lambda c: wording.in_short("weights", c.weight),
+    "activation": lambda c: wording.in_short("activations", c.activation),
+    "procedures": wording.procedures,
     "dropout": lambda c: "" if c.dropout is None else f"{c.dropout:g}",
     "recipe": lambda c: c.recipe.label,
     "precision": lambda c: c.precision,
@@ -56,10 +45,8 @@ def contrasts(sweep: Sweep) -> list[Contrast]:
     cells = {cell.cell_id: cell for cell in sweep.cells}
     pairs = [(cells[cell_id], cells[baseline]) for cell_id, baseline in sweep.baselines.items()]
     changes = [{name: of(c.config) for name, of in _changed(c.config, b.config)} for c, b in pairs]
-    _drop_clear_options(changes)
     varying = _varying(changes)
     places = [{name: of(b.config) for name, of in FIELDS.items()} for _, b in pairs]
-    _drop_clear_options(places)
     differing = _varying(places)
     with_ordering = _is_not_told_by(places, "ordering", differing - {"ordering"})
     for change, place in zip(changes, places, strict=True):
@@ -75,21 +62,6 @@ def contrasts(sweep: Sweep) -> list[Contrast]:
 
 def _changed(config: RunConfig, baseline: RunConfig) -> Iterable[tuple[str, Callable[[RunConfig], str]]]:
     return ((name, of) for name, of in FIELDS.items() if of(config) != of(baseline))
-
-
-def _drop_clear_options(changes: list[dict[str, str]]) -> None:
-    """Leave those options of norms out that all norms of their name have alike."""
-    options: dict[str, list[set[str]]] = {}
-    for change in changes:
-        options.setdefault(change.get("norm", ""), []).append(set(change.get("norm options", "").split()))
-    for change in changes:
-        if "norm" in change:
-            name, *own = change["norm options"].split()
-            alike = set.intersection(*options[name])
-            told = [option for option in own if option not in alike]
-            change["norm options"] = " ".join([name, *told])
-            if not told:
-                del change["norm options"]
 
 
 def _varying(fields: list[dict[str, str]]) -> set[str]:
@@ -120,10 +92,7 @@ def _stratum(place: dict[str, str], differing: set[str], *, with_ordering: bool)
 
 
 def _in_words(fields: dict[str, str]) -> str:
-    named = ("norm", "norm options", "depth", "width", "dropout", "weight", "procedures")
-    if "norm options" in fields:
-        fields = {name: value for name, value in fields.items() if name != "norm"}
-        fields = {name.removesuffix(" options"): value for name, value in fields.items()}
+    named = ("norm", "depth", "width", "dropout", "weight", "procedures")
     return ", ".join(
         f"{name} {value or 'none'}" if name in named else value
         for name, value in fields.items()
@@ -136,8 +105,6 @@ def varying(configs: Iterable[RunConfig]) -> set[str]:
     every = list(configs)
     values = {name: {of(config) for config in every} for name, of in FIELDS.items()}
     values["dropout"] -= {""}
-    if len(values["norm"]) == len(values["norm options"]):  # each name has one set of options
-        del values["norm options"]
     return {name for name, each in values.items() if len(each) > 1}
 
 

@@ -65,12 +65,18 @@ def examine(config: RunConfig) -> Failure | None:
     return Failure(failure.step, failure.reason, field)
 
 
-@torch.no_grad()
 def tells_images_apart(config: RunConfig) -> bool:
-    """Whether the net, untrained, says anything else of one image than of another.
+    """Whether the net, untrained, says anything else of one image than of another. True of a net too large to try.
 
     One that normalises each map of each image right before the average over its pixels does not, and never learns to.
     """
+    dataset = catalog.load("datasets", config.dataset)
+    images = multiply_adds(config.block, config.depth, config.width, dataset.SHAPE, dataset.CLASSES)
+    return 2 * images > _MOST_WITH_NUMBERS or _tells_apart(config)
+
+
+@torch.no_grad()
+def _tells_apart(config: RunConfig) -> bool:
     torch.manual_seed(0)
     net = build(config).double().eval()
     height, width, channels = catalog.load("datasets", config.dataset).SHAPE
