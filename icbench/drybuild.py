@@ -19,6 +19,7 @@ from itertools import combinations
 from operator import attrgetter
 from typing import Any
 
+from icbench import plan
 from icbench.config import LAYERS_PER_UNIT_OF_DEPTH, Cell, Recipe, RunConfig
 from icbench.console import complain, plural
 from icbench.errors import IcbenchError, UserError
@@ -76,6 +77,8 @@ class Builder:
                 f"note: {blind[0]}{more}: says the same of every image, so it cannot learn. A norm of each image's "
                 "single maps, right before the average over their pixels, leaves nothing else."
             )
+        for idle in plan.idle_variants(cell.config for cell in self._nets.values()):
+            complain(f"note: {idle}: it cannot show.")
         if len(self._tried) < len(self._nets):
             complain(
                 f"{len(self._tried)} of the grid's {plural(len(self._nets), 'different net')} were built for a trial: "

@@ -1,15 +1,16 @@
 """grid - results = missing; what it costs; the packs."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from heapq import heapify, heapreplace
 
 from icbench import catalog
 from icbench.architecture import multiply_adds
-from icbench.config import RunConfig
+from icbench.config import RunConfig, Variant
 from icbench.errors import UserError
 from icbench.grid import Sweep
+from icbench.procedure import batch_sizes
 
 Run = tuple[str, RunConfig]
 Pack = tuple[Run, ...]
@@ -52,6 +53,36 @@ def _cost_of_epoch(name: str, block: str, depth: int, width: int) -> float:
     forward: float = 2 * multiply_adds(block, depth, width, dataset.SHAPE, dataset.CLASSES)
     images: float = 3 * dataset.TRAIN_IMAGES + dataset.TEST_IMAGES
     return forward * images
+
+
+def idle_variants(configs: Iterable[RunConfig]) -> list[str]:
+    """In words, the variants that are to act for the first time after more steps than their runs have."""
+    found = {}
+    for config in configs:
+        for kind, variant in _variants(config):
+            first = max((int(value) for option, value in variant.options if option in _STEPS_UNTIL), default=0)
+            if first and first > (steps := _steps(config)):
+                found[kind, variant, steps] = (
+                    f"{kind} {variant.name} acts after {first} steps first, the run has {steps}"
+                )
+    return list(found.values())
+
+
+# Options that say after how many steps of the optimiser a variant first does what it is for.
+_STEPS_UNTIL = ("every", "warmup")
+
+
+def _variants(config: RunConfig) -> Iterator[tuple[str, Variant]]:
+    yield "norm", config.norm
+    yield "weight", config.weight
+    for procedure in config.procedures:
+        yield "procedure", procedure
+
+
+def _steps(config: RunConfig) -> int:
+    """The optimiser's steps in a run on all training images."""
+    images: int = catalog.load("datasets", config.dataset).TRAIN_IMAGES
+    return sum(-(-images // size) for size in batch_sizes(config.recipe, config.procedures, images))
 
 
 def smallest_batch(train_count: int, batch_size: int) -> int:

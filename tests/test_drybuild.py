@@ -106,6 +106,20 @@ def test_the_entry_of_include_is_named_and_the_batch(in_tree: InTree) -> None:
     assert "can be trained on a batch of 1: ValueError: 1 images are odd. With norm: batch it can" in done.err
 
 
+def test_what_acts_too_late_is_told(icbench: Icbench, write_grid: WriteGrid) -> None:
+    """46 steps on digits, of two epochs."""
+    write_grid(
+        "recipe: {name: digits, epochs: 2}\nfixed: {dataset: digits, depth: 8, ordering: relu-ic-conv}\n"
+        "grid: {norm: [bounded-batch, {name: bounded-batch, every: 46}], procedures: [[], [svb]]}"
+    )
+    done = icbench("plan", "grid.yaml")
+    assert done.code == 0
+    assert done.err.splitlines() == [
+        "note: norm bounded-batch acts after 391 steps first, the run has 46: it cannot show.",
+        "note: procedure svb acts after 391 steps first, the run has 46: it cannot show.",
+    ]
+
+
 def test_a_reference_is_no_larger_than_the_training_set(icbench: Icbench, write_grid: WriteGrid) -> None:
     write_grid(GRID.replace("    - picky", "    - {name: virtual, images: 1439}"))
     done = icbench("plan", "grid.yaml")
