@@ -5,10 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from synthetic import make_report, rising
 
 from icbench.config import RunConfig
-from icbench.report.figures import INK, effects, learning_curves, save, style
+from icbench.report.figures import INK, effects, learning_curves, save, style, window
 
 GRID = """
 recipe: {name: digits, epochs: 30}
@@ -21,6 +25,33 @@ grid:
 seeds: 2
 baseline: {ordering: baseline, norm: batch}
 exclude: [{ordering: baseline, norm: layer}]
+"""
+
+# Sixteen norms, some with long names, in two orderings.
+NORMS = """
+recipe: {name: digits, epochs: 30}
+fixed: {dataset: digits, depth: 8, dropout: 0.05}
+grid:
+  ordering: [relu-ic-conv, ic-conv-relu]
+  norm:
+    - batch
+    - instance
+    - adain
+    - layer
+    - zca
+    - ghost
+    - divisive
+    - virtual
+    - iternorm
+    - switchable
+    - {name: lp, p: 1.5, epsilon: 0.000123, momentum: 0.123, streaming: true}
+    - {name: lp, p: 1.25, epsilon: 0.000123, momentum: 0.123, streaming: true}
+    - {name: lp, p: 1.25, epsilon: 0.000123, momentum: 0.456, streaming: true}
+    - {name: group, groups: 2}
+    - {name: group, groups: 4}
+    - {name: group, groups: 8}
+seeds: 3
+baseline: {ordering: relu-ic-conv, norm: batch}
 """
 
 
@@ -188,3 +219,193 @@ def test_the_same_figure_is_the_same_file(tmp_path: Path) -> None:
             save(drawn(tmp_path, text, noisy, "stability")["stability"], tmp_path / f"{name}.svg")
         files.append((tmp_path / f"{name}.svg").read_bytes())
     assert files[0] == files[1]
+
+
+def of_norms(config: RunConfig) -> list[float]:
+    """Two norms do not learn; one is unsteady."""
+    if config.norm.name in {"instance", "adain"}:
+        return [0.1] * config.recipe.epochs
+    curve = rising(0.9, config.recipe.epochs, 0.003, int(config.cell_id, 16) % 1000 + config.seed)
+    falls = range(5, 15, 3) if config.norm.name == "zca" else ()
+    return [each - 0.2 * (epoch in falls) for epoch, each in enumerate(curve)]
+
+
+def shown_texts(figure: Figure) -> list[tuple[str, Bbox]]:
+    """Upright texts with their extents in pixels."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and text.get_visible()]
+    upright = [text for text in texts if text.get_text().strip() and text.get_rotation() in (0, 90)]
+    hidden = {text for axes in figure.axes if not axes.get_visible() for text in axes.findobj(Text)}
+    unlabelled = {
+        text
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+        for text in (tick.label1, tick.label2)
+        if not (text is tick.label1 and axis.get_tick_params().get("labelleft", True))
+        or not min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())
+    }
+    return [(t.get_text(), t.get_window_extent(renderer)) for t in upright if t not in hidden | unlabelled]
+
+
+def widths(figure: Figure) -> list[float]:
+    """Of the panels, in inches."""
+    return [axes.get_position().width * figure.get_size_inches()[0] for axes in figure.axes if axes.get_visible()]
+
+
+@pytest.mark.parametrize(
+    "kind", ["effects", "learning-curves", "sensitivity", "stability", "performance-profiles", "published"]
+)
+@pytest.mark.parametrize("text", [NORMS, GRID], ids=["long", "short"])
+def test_nothing_overlaps_or_is_cut_off(tmp_path: Path, text: str, kind: str) -> None:
+    if kind == "performance-profiles":  # needs several places
+        text = text.replace("depth: 8, ", "").replace("  depth: [8, 14]\n", "")
+        text = text.replace("grid:\n", "grid:\n  depth: [8, 14, 20]\n")
+    if kind == "published":
+        text = text.replace("digits", "cifar10").replace("name: cifar10", "name: chen2019")
+    figures = drawn(tmp_path, text, of_norms, kind)
+    assert figures
+    for figure in figures.values():
+        width, height = figure.get_size_inches()
+        box = figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer())
+        assert -0.05 < box.x0 < box.x1 < width + 0.05
+        assert -0.05 < box.y0 < box.y1 < height + 0.05
+        texts = shown_texts(figure)
+        for index, (one, extent) in enumerate(texts):
+            for other, another in texts[:index]:
+                shared = Bbox.intersection(extent, another)
+                assert shared is None or min(shared.width, shared.height) < 2, (one, other)
+        assert min(widths(figure)) > 1.5
+
+
+@pytest.mark.parametrize("kind", ["effects", "stability"])
+def test_names_take_no_width_from_the_panels(tmp_path: Path, kind: str) -> None:
+    long, short = (widths(drawn(tmp_path, text, of_norms, kind)[kind]) for text in (NORMS, GRID))
+    assert long == pytest.approx(short, abs=0.15)
+
+
+def test_long_legends_stand_beside_their_panels(tmp_path: Path) -> None:
+    figure = drawn(tmp_path, NORMS, of_norms, "learning-curves")["learning-curves"]
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    frames = [axes.get_window_extent() for axes in panels]
+    assert len(panels) == 4
+    for axes in panels:
+        legend = axes.get_legend()
+        assert legend is not None
+        assert not any(legend.get_window_extent().overlaps(frame) for frame in frames)
+        # A curve that never rises from 10 % does not lie on the axis.
+        lowest = min(max(line.get_ydata()) for line in axes.get_lines() if line.get_label()[0] != "_")
+        assert axes.get_ylim()[0] < lowest - 0.5
+
+
+def test_what_is_far_from_all_others_is_told_at_the_edge(tmp_path: Path) -> None:
+    """Four treatments of 31 end 80 points below: the others fill the axis."""
+    report = make_report(tmp_path, NORMS, of_norms)
+    far = [p.final.value for p in report.comparisons.pooled if p.final.value < -0.7]
+    assert len(far) == 4
+    figures = report.figures("effects", "sensitivity")
+    points = figures["effects"].axes[0]
+    assert -20 < points.get_xlim()[0] < 0
+    assert [text.get_text().split(" ")[0] for text in points.texts] == [f"−{-100 * each:.1f}" for each in far]
+    edge = [line for line in points.get_lines() if line.get_marker() == "<"]
+    assert [line.get_xdata()[0] for line in edge] == [points.get_xlim()[0]] * 4
+    assert [points.get_yticklabels()[line.get_ydata()[0]].get_text().split()[-1] for line in edge] == [
+        "instance", "adain", "instance", "adain",
+    ]  # fmt: skip
+    by_norm = figures["by-norm"].axes[0]
+    assert by_norm.get_ylim()[0] > 70
+    assert [text.get_text() for text in by_norm.texts] == ["10.0"] * 4
+    assert sum(line.get_marker() == "v" for line in by_norm.get_lines()) == 4
+
+
+def test_runs_far_from_all_others_are_told_at_the_edge(tmp_path: Path) -> None:
+    report = make_report(tmp_path, NORMS, of_norms)
+    axes = report.figures("stability")["stability"].axes[0]
+    values = 100 * np.concatenate([
+        report.evidence.of(cell.cell_id, "deviation")
+        for cell in report.evidence.sweep.cells
+        if cell.config.norm.name == "zca" and cell.config.ordering == "relu-ic-conv"
+    ])  # fmt: skip
+    assert axes.get_xlim()[1] < values.max()
+    assert axes.texts[0].get_text() == f"mean {values.mean():.1f}, to {values.max():.1f}"
+
+
+def test_usual_figures_show_all_there_is(tmp_path: Path) -> None:
+    """The whole range with its margins, whatever leads away from it."""
+
+    def curve(config: RunConfig) -> list[float]:
+        return rising(0.9, 30, 0.02, int(config.cell_id, 16) % 1000 + config.seed)
+
+    report = make_report(tmp_path, GRID, curve)
+    figures = report.figures("effects", "sensitivity")
+    shown = [0.0, *(100 * each for p in report.comparisons.pooled for each in p.final.estimate)]
+    shown += [100 * c.final.value for c in report.comparisons.single]
+    margin = 0.06 * (max(shown) - min(shown))
+    left = figures["effects"].axes[0]
+    assert left.get_xlim() == pytest.approx((min(shown) - margin, max(shown) + margin))
+    assert not left.texts
+    for axes in figures["by-depth"].axes:
+        low, high = axes.get_ylim()
+        assert not axes.texts
+        for bars in axes.containers:
+            assert low < min(bars[0].get_ydata()) <= max(bars[0].get_ydata()) < high
+
+
+def test_places_of_one_value_have_nothing_to_show(tmp_path: Path) -> None:
+    grid = """
+fixed: {dataset: digits, ordering: relu-ic-conv, dropout: 0.05}
+recipe: {name: digits, epochs: 30}
+grid:
+  depth: [8, 14]
+  norm: [batch, layer, none]
+exclude: [{depth: 8, norm: none}, {depth: 14, norm: batch}, {depth: 14, norm: layer}]
+seeds: 2
+"""
+    figures = drawn(tmp_path, grid, noisy, "sensitivity")
+    assert list(figures) == ["by-norm"]
+    assert [axes.get_title() for axes in figures["by-norm"].axes if axes.get_visible()] == ["digits, basic-8"]
+
+
+def test_marks_of_categories_stand_clear_of_the_frame(tmp_path: Path) -> None:
+    axes = drawn(tmp_path, GRID, noisy, "sensitivity")["by-norm"].axes[0]
+    low, high = axes.get_xlim()
+    drawn_at = [x for bars in axes.containers for x in bars[0].get_xdata()]
+    assert min(drawn_at) - low > 0.1
+    assert high - max(drawn_at) > 0.1
+
+
+def test_a_panel_is_as_wide_as_its_categories_need(tmp_path: Path) -> None:
+    figure = drawn(tmp_path, NORMS, of_norms, "sensitivity")["by-norm"]
+    assert widths(figure)[0] > 0.33 * 16
+    for label in figure.axes[0].get_xticklabels():  # the words end at the tick, not the box around them
+        assert (label.get_rotation_mode(), label.get_ha()) == ("anchor", "right")
+
+
+def test_an_interval_that_is_cut_says_where_it_ends(tmp_path: Path) -> None:
+    def curve(config: RunConfig) -> list[float]:
+        accuracies = of_norms(config)
+        return [each + 0.05 * (config.seed - 1) * (config.norm.name == "ghost") for each in accuracies]
+
+    text = NORMS.replace("    - instance\n    - adain\n", "")
+    report = make_report(tmp_path, text, curve)
+    axes = report.figures("effects")["effects"].axes[0]
+    wide = [p.final for p in report.comparisons.pooled if "ghost" in p.treatment]
+    told = [f"to {sign}{abs(100 * bound):.1f}" for f in wide for sign, bound in (("−", f.low), ("+", f.high))]
+    assert [text.get_text() for text in axes.texts] == told
+
+
+@pytest.mark.parametrize(
+    ("values", "always", "shown"),
+    [
+        ([1, 2, 3, 4, 5], [0], (0, 5)),
+        ([1, 2, 3, 4, 12], [0], (0, 12)),  # far from the others, and these are still to be told apart
+        ([*range(11), 100, -200], [0], (0, 10)),
+        ([*range(11), 100], [100], (0, 100)),  # wanted in any case
+        ([0] * 8 + [1, 50], [0], (0, 50)),  # the middle half are equal
+        ([], [0], (0, 0)),
+    ],
+)
+def test_the_window_is_the_whole_range_or_that_of_the_bulk(
+    values: list[float], always: list[float], shown: tuple[float, float]
+) -> None:
+    assert window(values, always) == shown

@@ -6,6 +6,7 @@ differences in percentage points.
 
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -17,7 +18,9 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from numpy.typing import ArrayLike
 
 from icbench.config import RunConfig
 from icbench.files import write_whole
@@ -35,6 +38,15 @@ INK = "#2b2b2b"
 _PANELS = 12
 _LINES = 8
 _TITLE = 32
+_NAME = 40
+# Inches: of the panels beside the rows' names, and of a category along an axis.
+_BESIDE_NAMES = 5.4
+_CATEGORY = 0.36
+_WIDEST = 9.0
+# A legend of more text than this would cover the curves that it stands among.
+_LEGEND_LINES = 5
+# A range so many times as wide as that of the bulk squeezes it into a line.
+_SQUEEZED = 3.0
 # More runs than so many are not shown one by one.
 _DOTS = 600
 # A profile of fewer places is but a step.
@@ -87,7 +99,7 @@ def effects(found: Comparisons, target: str = BASELINE_S) -> Figures:
     """What each treatment does to the final accuracy and to the epochs to the target; pale: the cells behind it."""
     figures = {}
     for number, part in _parts(found.pooled, _ROWS):
-        figure = Figure(figsize=(7.2, 1.1 + 0.3 * len(part)), layout="constrained")
+        figure = Figure(layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
         behind = [[c for c in found.single if len(p.pairs) > 1 and c.treatment == p.treatment] for p in part]
         _estimates(
@@ -109,16 +121,43 @@ def effects(found: Comparisons, target: str = BASELINE_S) -> Figures:
             (right, 1.0, f"epochs to {target} (ratio)"),
         ):
             axes.axvline(same, color=INK, linestyle="--", linewidth=0.8)
-            axes.set_xlabel(label)
+            axes.set_xlabel(textwrap.fill(label, _TITLE))
             axes.grid(axis="y", visible=False)
-        left.set_yticks(range(len(part)), [pooled.treatment for pooled in part])
-        left.set_ylim(len(part) - 0.5, -0.5)
+        _name_rows(left, [pooled.treatment for pooled in part], _BESIDE_NAMES)
         figures["effects" + number] = figure
     return figures
 
 
 def _percent(estimate: Estimate) -> Estimate:
     return Estimate(*(100 * each for each in estimate))
+
+
+def _name_rows(axes: Axes, names: Sequence[str], width: float) -> None:
+    """Name the rows from the top, and give the figure so many inches beside the names, however long these are."""
+    wrapped = [textwrap.fill(name, _NAME) for name in names]
+    axes.set_yticks(range(len(names)), wrapped)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    row = max(0.3, 0.16 * max(1 + name.count("\n") for name in wrapped))
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    extent = axes.yaxis.get_tightbbox()
+    figure.set_size_inches(width + (extent.width / figure.dpi if extent else 0), 1.2 + row * len(names))
+
+
+def window(values: ArrayLike, always: ArrayLike = ()) -> tuple[float, float]:
+    """The range to show: that of all values, unless this is over three times as wide as that of the bulk.
+
+    The bulk is what lies within the outer fences, three interquartile ranges from the quartiles (Tukey 1977), and what
+    is to be shown `always`. Where the middle half are equal there is no such measure, and everything is shown.
+    """
+    known, fixed = np.asarray(values, dtype=float), np.asarray(always, dtype=float)
+    every = np.concatenate([known, fixed])
+    first, third = np.percentile(every, [25, 75])
+    reach = 3 * (third - first)
+    bulk = np.concatenate([known[(known >= first - reach) & (known <= third + reach)], fixed])
+    squeezed = reach > 0 and np.ptp(every) > _SQUEEZED * np.ptp(bulk)
+    shown = bulk if squeezed else every
+    return float(shown.min()), float(shown.max())
 
 
 def _estimates(
@@ -128,29 +167,47 @@ def _estimates(
     at_least: tuple[float, float] | None = None,
     scope: Sequence[float] = (),
 ) -> None:
-    """Estimates with their intervals, one a row, over those of single cells; what has no end goes to the edge.
+    """Estimates with their intervals, one a row, over those of single cells; what is outside goes to the edge.
 
-    at_least: what an axis of ratios shows in any case; scope: what else the axis is to show.
+    at_least: what an axis of ratios shows in any case; scope: what else an axis of differences shows.
     """
     shown = [*scope, *(each for estimate in estimates for each in estimate), *(each for row in cells for each in row)]
-    known = [each for each in (*shown, *(at_least or (0.0,))) if math.isfinite(each) and (each > 0 or not at_least)]
-    low, high = min(known), max(known)
+    known = [each for each in shown if math.isfinite(each) and (each > 0 or not at_least)]
     if at_least:
+        low, high = (2**edge for edge in window(np.log2(known), np.log2(at_least)))
         edges = (low / 1.1, high * 1.1)
     else:
+        low, high = window(known, [0.0, *scope])
         margin = 0.06 * (high - low) or 1.0
         edges = (low - margin, high + margin)
     axes.set_xlim(*edges)
     for row, (estimate, own) in enumerate(zip(estimates, cells, strict=True)):
-        _estimate(axes, row, estimate, own, edges)
+        _estimate(axes, row, estimate, own, edges, _times if at_least else _points)
 
 
-def _estimate(axes: Axes, row: int, estimate: Estimate, cells: Sequence[float], edges: tuple[float, float]) -> None:
+def _points(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")
+
+
+def _times(value: float) -> str:
+    return f"{value:.2g}×" if math.isfinite(value) else "∞"
+
+
+def _estimate(
+    axes: Axes,
+    row: int,
+    estimate: Estimate,
+    cells: Sequence[float],
+    edges: tuple[float, float],
+    say: Callable[[float], str],
+) -> None:
     value, low, high = estimate
     for each in cells:
         if not math.isnan(each):
-            shape = "o" if math.isfinite(each) else ">"
-            axes.plot([min(each, edges[1])], [row], shape, color="C0", alpha=0.3, markersize=3, markeredgewidth=0)
+            axes.plot(
+                [np.clip(each, *edges)], [row], _shape(each, edges),
+                color="C0", alpha=0.3, markersize=3, markeredgewidth=0,
+            )  # fmt: skip
     if low == 0 and math.isinf(high):  # an interval that says nothing
         axes.axhline(row, color="C0", linewidth=0.8, linestyle=":")
     elif not math.isnan(low):
@@ -158,13 +215,30 @@ def _estimate(axes: Axes, row: int, estimate: Estimate, cells: Sequence[float], 
         axes.plot([min(start, end), end], [row, row], color="C0", linewidth=1.6, solid_capstyle="butt")
         if math.isinf(high):
             axes.plot([edges[1]], [row], ">", color="C0", markersize=5, clip_on=False)
-    if math.isfinite(value):
+    if not math.isfinite(value):
+        _tell(axes, row, ">", "–" if math.isnan(value) else "never")
+    elif edges[0] <= value <= edges[1]:
         axes.plot([value], [row], "o", color="C0", markersize=5)
+        for bound in (low, high):
+            # A ratio's interval from nought, or without an end, is not cut: it has no number there.
+            if math.isfinite(bound) and bound != 0 and not edges[0] <= bound <= edges[1]:
+                axes.plot([np.clip(bound, *edges)], [row], _shape(bound, edges), color="C0", markersize=5)
+                _tell(axes, row, _shape(bound, edges), f"to {say(bound)}")
     else:
-        words = "–" if math.isnan(value) else "never"
-        axes.annotate(
-            words, (0.96, row - 0.08), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
-        )
+        axes.plot([np.clip(value, *edges)], [row], _shape(value, edges), color="C0", markersize=5, clip_on=False)
+        interval = "" if math.isnan(low) else f" [{say(low)}, {say(high)}]"
+        _tell(axes, row, _shape(value, edges), say(value) + interval)
+
+
+def _shape(value: float, edges: tuple[float, float]) -> str:
+    """A dot, or what points out of the figure."""
+    return "<" if value < edges[0] else ">" if value > edges[1] else "o"
+
+
+def _tell(axes: Axes, row: int, side: str, words: str, lift: float = 0.08) -> None:
+    """Words over a row's line at one of its ends."""
+    x, align = (0.04, "left") if side == "<" else (0.96, "right")
+    axes.annotate(words, (x, row - lift), xycoords=("axes fraction", "data"), ha=align, va="bottom", fontsize=8)
 
 
 def learning_curves(evidence: Evidence) -> Figures:
@@ -174,8 +248,10 @@ def learning_curves(evidence: Evidence) -> Figures:
     step = max(1, evidence.accuracy.shape[1] // _POINTS) if len(panels) > _PANELS else 1
     figures = {}
     for number, part in _parts(panels, _PANELS):
-        figure, grid = _grid(len(part))
-        for axes, (title, lines) in zip(grid, part, strict=False):
+        named = [(title, [(_label(evidence, *line), line[1]) for line in lines]) for title, lines in part]
+        beside = _stand_beside([[label for label, _ in lines] for _, lines in named])
+        figure, grid = _grid(len(part), columns=2 if beside else 3)
+        for axes, (title, lines) in zip(grid, named, strict=False):
             _draw_curves(axes, title, lines, evidence, step)
         _label_outside(grid, len(part), "epoch", f"{_whose(evidence)} accuracy (%)")
         _legends(figure, grid[: len(part)])
@@ -232,28 +308,36 @@ def _panels_of_others(evidence: Evidence, compared: set[str]) -> list[Panel]:
     ]
 
 
+def _label(evidence: Evidence, name: str, cell_id: str) -> str:
+    ended = int(evidence.of(cell_id, "diverged").sum())
+    return f"{name} ({ended} of {len(evidence.rows[cell_id])} diverged)".lstrip() if ended else name
+
+
 def _draw_curves(axes: Axes, title: str, lines: list[tuple[str, str]], evidence: Evidence, step: int) -> None:
     """Of each `step` epochs the last one's mean, and the lowest and highest of all of them as the band."""
     colours = iter(sns.color_palette())
-    lows = []
+    lows, highest = [], []
     for name, cell_id in lines:
         rows = evidence.rows[cell_id]
         epochs = evidence.cells[cell_id].config.recipe.epochs
         curves = 100 * metrics.carried_on(evidence.accuracy[rows, :epochs])
         ends = np.arange(curves.shape[1] - 1, -1, -step)[::-1]
         starts = np.concatenate([[0], ends[:-1] + 1])
-        look = {"color": INK, "linestyle": "--"} if name == "baseline" else {"color": next(colours)}
-        ended = int(evidence.of(cell_id, "diverged").sum())
-        words = f"{name} ({ended} of {len(rows)} diverged)".lstrip() if ended else name
+        is_baseline = name.partition(" (")[0] == "baseline"
+        look = {"color": INK, "linestyle": "--"} if is_baseline else {"color": next(colours)}
         low = np.minimum.reduceat(curves.min(axis=0), starts)
         high = np.maximum.reduceat(curves.max(axis=0), starts)
-        axes.plot(ends + 1, curves.mean(axis=0)[ends], linewidth=1.2, label=words or None, **look)
+        axes.plot(ends + 1, curves.mean(axis=0)[ends], linewidth=1.2, label=name or None, **look)
         axes.fill_between(ends + 1, low, high, color=look["color"], alpha=0.15, linewidth=0)
         lows.append(low[len(low) // 8 :].min())
+        highest.append(curves.mean(axis=0).max())
     until = min(evidence.before_drop[cell_id] for _, cell_id in lines)
     if until < evidence.accuracy.shape[1]:
         axes.axvline(until, color=INK, linewidth=0.6, linestyle=":")
-    axes.set_ylim(math.floor(min(lows)), min(axes.get_ylim()[1], _TOP))
+    bottom = math.floor(min(lows))
+    if min(highest) < bottom + 1:
+        bottom -= 2  # else a curve that never rises would lie on the axis
+    axes.set_ylim(bottom, min(axes.get_ylim()[1], _TOP))
     axes.set_title(title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -280,7 +364,10 @@ def sensitivity(evidence: Evidence) -> Figures:
 
 
 def _lines_along(evidence: Evidence, field: str) -> list[tuple[str, dict[str, Along]]]:
-    """By place (all that differs but the field, the ordering and the rate) and by line: the cells along the field."""
+    """By place (all that differs but the field, the ordering and the rate) and by line: the cells along the field.
+
+    Places where the field has one value have nothing to show.
+    """
     of = _AXES[field]
     own = {field}
     differing = varying(cell.config for cell in evidence.sweep.cells)
@@ -291,7 +378,14 @@ def _lines_along(evidence: Evidence, field: str) -> list[tuple[str, dict[str, Al
         if evidence.rows[cell_id]:
             lines = places.setdefault(in_words(cell.config, of_place), {})
             lines.setdefault(in_words(cell.config, of_line), []).append((of(cell.config), cell_id))
-    return [(title, part) for title, lines in places.items() for part in _lines_in_parts(lines)]
+    varied = {title: lines for title, lines in places.items() if _several_values(lines)}
+    return [(title, part) for title, lines in varied.items() for part in _lines_in_parts(lines)]
+
+
+def _several_values(lines: dict[str, Along]) -> bool:
+    """Whether there is anything to see along the field; a baseline without dropout has no rate."""
+    values = {v for cells in lines.values() for v, _ in cells}
+    return len({v for v in values if isinstance(v, str) or not math.isnan(v)}) > 1
 
 
 def _lines_in_parts(lines: dict[str, Along]) -> list[dict[str, Along]]:
@@ -307,35 +401,78 @@ def _draw_along(
     part: Sequence[tuple[str, dict[str, Along]]],
     values: Sequence[float | str],
 ) -> Figure:
-    figure, grid = _grid(len(part))
     words = [v for v in values if isinstance(v, str)]
-    numbers = [v for v in values if not isinstance(v, str)]
-    span = max(numbers) - min(numbers) if numbers else 0.0
+    beside = _stand_beside([list(lines) for _, lines in part])
+    figure, grid = _grid(len(part), columns=2 if beside else 3, least=_CATEGORY * len(words) + 0.8)
     for axes, (title, lines) in zip(grid, part, strict=False):
-        palette = sns.color_palette("colorblind", n_colors=max(1, len(lines)))
-        for index, (name, cells) in enumerate(lines.items()):
-            is_baseline = name.startswith("baseline")
-            colour = INK if is_baseline else palette[index]
-            means = [stats.mean(100 * evidence.of(cell_id, "final")) for _, cell_id in cells]
-            if field == "dropout" and is_baseline:
-                for each in means:
-                    axes.axhline(each.value, color=INK, linestyle="--", linewidth=1, label=name)
-                    axes.axhspan(each.low, each.high, color=INK, alpha=0.08, linewidth=0)
-                continue
-            shift = (0.08 if words else 0.01 * span) * (index - len(lines) / 2)
-            x = [(words.index(v) if isinstance(v, str) else v) + shift for v, _ in cells]
-            reach = np.nan_to_num([m.half_width for m in means])
-            axes.errorbar(
-                x, [m.value for m in means], reach, color=colour, marker="o", markersize=3.5, elinewidth=1,
-                linewidth=0 if words else 1, linestyle="--" if is_baseline else "-", label=name,
-            )  # fmt: skip
+        _draw_panel_along(axes, evidence, lines, values, flat_baseline=field == "dropout")
         axes.set_title(textwrap.fill(title, _TITLE))
         axes.set_ylim(top=min(axes.get_ylim()[1], _TOP))
         if words:
-            axes.set_xticks(range(len(words)), _short(words), rotation=30, ha="right")
+            axes.set_xticks(range(len(words)), _short(words), rotation=30, ha="right", rotation_mode="anchor")
+            axes.set_xlim(-0.6, len(words) - 0.4)
     _label_outside(grid, len(part), _UNITS[field], f"final {_whose(evidence)} accuracy (%)")
     _legends(figure, grid[: len(part)])
     return figure
+
+
+def _draw_panel_along(
+    axes: Axes, evidence: Evidence, lines: dict[str, Along], values: Sequence[float | str], *, flat_baseline: bool
+) -> None:
+    """Means with t-intervals, a line for each; those far from the others go to the edge, with their numbers."""
+    words = [v for v in values if isinstance(v, str)]
+    numbers = [v for v in values if not isinstance(v, str)]
+    step = min(0.15, 0.7 / len(lines)) if words else 0.01 * (max(numbers) - min(numbers))
+    palette = sns.color_palette("colorblind", n_colors=len(lines))
+    means = {
+        name: [stats.mean(100 * evidence.of(cell_id, "final")) for _, cell_id in cells] for name, cells in lines.items()
+    }
+    bounds = {name: [each for m in some for each in m if math.isfinite(each)] for name, some in means.items()}
+    always = [each for name, some in bounds.items() if name.startswith("baseline") for each in some]
+    edges = window([each for some in bounds.values() for each in some], always)
+    outside: list[Outside] = []
+    for index, (name, cells) in enumerate(lines.items()):
+        is_baseline = name.startswith("baseline")
+        colour = INK if is_baseline else palette[index]
+        if flat_baseline and is_baseline:
+            for each in means[name]:
+                axes.axhline(each.value, color=INK, linestyle="--", linewidth=1, label=name)
+                axes.axhspan(each.low, each.high, color=INK, alpha=0.08, linewidth=0)
+            continue
+        at = np.array([words.index(v) if isinstance(v, str) else v for v, _ in cells], dtype=float)
+        x = at + step * (index - (len(lines) - 1) / 2)
+        heights = np.array([m.value for m in means[name]])
+        out = (heights < edges[0]) | (heights > edges[1])
+        outside += [(*each, colour) for each in zip(at[out], x[out], heights[out], strict=True)]
+        axes.errorbar(
+            x, np.where(out, np.nan, heights), np.nan_to_num([m.half_width for m in means[name]]),
+            color=colour, marker="o", markersize=3.5, elinewidth=1,
+            linewidth=0 if words else 1, linestyle="--" if is_baseline else "-", label=name,
+        )  # fmt: skip
+    if outside:
+        _tell_outside(axes, outside, edges)
+
+
+# Of a mean that is not within its axes: its place along the field, where it is drawn, its height, its colour.
+Outside = tuple[float, float, float, Any]
+
+
+def _tell_outside(axes: Axes, outside: Sequence[Outside], edges: tuple[float, float]) -> None:
+    """Marks at the lower and upper edge, their numbers over one another where several have one place."""
+    sides = [[each for each in outside if each[2] < edges[0]], [each for each in outside if each[2] > edges[1]]]
+    most = [max(Counter(at for at, *_ in side).values(), default=0) for side in sides]
+    height = edges[1] - edges[0]
+    low, high = (0.05 + 0.09 * count for count in most)
+    axes.set_ylim(edges[0] - low * height, min(edges[1] + high * height, _TOP))
+    for side, mark, edge, way in zip(sides, "v^", axes.get_ylim(), (1, -1), strict=True):
+        told: Counter[float] = Counter()
+        for at, x, value, colour in side:
+            axes.plot([x], [edge], mark, color=colour, markersize=5, clip_on=False)
+            axes.annotate(
+                f"{value:.1f}", (at, edge), xytext=(0, way * (5 + 8 * told[at])), textcoords="offset points",
+                ha="center", va="bottom" if way > 0 else "top", fontsize=7, color=colour,
+            )  # fmt: skip
+            told[at] += 1
 
 
 def _short(norms: Sequence[str]) -> list[str]:
@@ -362,17 +499,19 @@ def stability(evidence: Evidence, found: Comparisons) -> Figures:
         shown = {m: label for m, label in _STABILITY.items() if np.isfinite(evidence.measures[m]).any()}
         if not shown:
             return {}
-        figure = Figure(figsize=(1.2 + 2 * len(shown), 1.1 + 0.3 * len(names)), layout="constrained")
+        figure = Figure(layout="constrained")
         grid = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, (measure, label) in zip(grid, shown.items(), strict=True):
             values = [100 * np.concatenate([evidence.of(i, measure) for i in cells]) for cells in ids]
             show = _show_runs if sum(map(len, values)) <= _DOTS else _show_ranges
-            for row, each in enumerate(values):
-                show(axes, row, each[np.isfinite(each)])
-            axes.set_xlabel(label)
+            finite = [each[np.isfinite(each)] for each in values]
+            for row, each in enumerate(finite):
+                show(axes, row, each)
+            if show is _show_runs:
+                _tell_far_runs(axes, finite)
+            axes.set_xlabel(textwrap.fill(label, _TITLE * 2 // 3))
             axes.grid(axis="y", visible=False)
-        grid[0].set_yticks(range(len(names)), names)
-        grid[0].set_ylim(len(names) - 0.5, -0.5)
+        _name_rows(grid[0], names, 0.2 + 2.0 * len(shown))
         figures["stability" + number] = figure
     return figures
 
@@ -382,6 +521,21 @@ def _show_runs(axes: Axes, row: int, values: Floats) -> None:
     heights = row + np.random.default_rng(row).uniform(-0.15, 0.15, len(values))
     axes.plot(values, heights, "o", color="C0", alpha=0.35, markersize=3, markeredgewidth=0)
     _show_mean(axes, row, values)
+
+
+def _tell_far_runs(axes: Axes, values: Sequence[Floats]) -> None:
+    """Where some runs squeeze all the others: a mark at the edge in their rows, with the mean and the largest."""
+    every = np.concatenate(values)
+    low, high = window(every, [0.0])
+    if high >= every.max(initial=0.0):
+        return
+    margin = 0.05 * (high - low)
+    edges = (low - margin, high + margin)
+    axes.set_xlim(*edges)
+    for row, each in enumerate(values):
+        if len(each) and each.max() > edges[1]:
+            axes.plot([edges[1]], [row], ">", color="C0", markersize=5, clip_on=False)
+            _tell(axes, row, ">", f"mean {each.mean():.1f}, to {each.max():.1f}", lift=0.2)
 
 
 def _show_ranges(axes: Axes, row: int, values: Floats) -> None:
@@ -403,7 +557,7 @@ def profiles(found: Comparisons) -> Figures:
         return {}
     if not np.isfinite(found.profiles.times).any():
         return {}
-    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+    figure = Figure(figsize=(3.6, 3.2), layout="constrained")
     axes = figure.subplots()
     ratios = np.linspace(1, 4, 301)
     heights = metrics.performance_profile(found.profiles.times, ratios)
@@ -412,11 +566,12 @@ def profiles(found: Comparisons) -> Figures:
     for index in order:
         name, score = found.profiles.contestants[index], found.profiles.scores[index]
         look = {"color": INK, "linestyle": "--"} if name == "baseline" else {"color": next(palette)}
-        axes.step(ratios, heights[index], where="post", label=f"{name} ({score:.2f})", linewidth=1.3, **look)
+        label = textwrap.fill(f"{name} ({score:.2f})", _NAME)
+        axes.step(ratios, heights[index], where="post", label=label, linewidth=1.3, **look)
     axes.set(
         xlabel="epochs to target, times the fastest's", ylabel="fraction of places", ylim=(-0.03, 1.03), xlim=(1, 4)
     )
-    axes.legend(title="area (of 1)", loc="upper left", bbox_to_anchor=(1.01, 1))
+    _make_room(figure, [axes.legend(title="area (of 1)", loc="upper left", bbox_to_anchor=(1.01, 1))])
     return {"performance-profiles": figure}
 
 
@@ -428,7 +583,7 @@ def beside_published(rows: Sequence[Beside]) -> Figures:
             cells.setdefault(cell_in_words(each.config), []).append(each)
     figures = {}
     for number, part in _parts(list(cells.items()), _ROWS):
-        figure = Figure(figsize=(7.2, 1.2 + 0.3 * len(part)), layout="constrained")
+        figure = Figure(layout="constrained")
         axes = figure.subplots()
         ours = [_percent(several[0].our_effect or NONE) for _, several in part]
         theirs = [
@@ -438,29 +593,38 @@ def beside_published(rows: Sequence[Beside]) -> Figures:
             if each.their_effect is not None and each.published.source == "chen2019"
         ]
         _estimates(axes, ours, [[]] * len(part), scope=theirs)
-        low, high = axes.get_xlim()
         for row, (_, several) in enumerate(part):
-            for each in several:
-                index = list(SOURCES).index(each.published.source)
-                if each.their_effect is not None:
-                    x = 100 * each.their_effect
-                    axes.plot([np.clip(x, low, high)], [row + 0.2], "sD"[index], color=f"C{index + 1}", markersize=4)
-                    if not low <= x <= high:  # told, and not let squeeze all the others
-                        side = "right" if x > high else "left"
-                        axes.annotate(
-                            f"{x:+.1f} ", (np.clip(x, low, high), row + 0.2), ha=side, va="center", fontsize=7
-                        )
+            _mark_published(axes, row + 0.2, several)
         axes.plot([], [], "o-", color="C0", label="ours, 95 % interval")
         for index, words in enumerate(SOURCES.values()):
             axes.plot([], [], "sD"[index], color=f"C{index + 1}", label=words)
         axes.axvline(0, color=INK, linestyle="--", linewidth=0.8)
-        axes.set_yticks(range(len(part)), [name for name, _ in part])
-        axes.set_ylim(len(part) - 0.5, -0.5)
+        _name_rows(axes, [name for name, _ in part], _BESIDE_NAMES - 1.6)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("final accuracy less the baseline's (points)")
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+        _make_room(figure, [axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))])
         figures["published" + number] = figure
     return figures
+
+
+def _mark_published(axes: Axes, height: float, several: Sequence[Beside]) -> None:
+    """Published differences as marks; those outside are told by number, and not let squeeze all the others."""
+    low, high = axes.get_xlim()
+    outside: dict[str, list[float]] = {"left": [], "right": []}
+    for each in several:
+        if each.their_effect is not None:
+            index = list(SOURCES).index(each.published.source)
+            x = 100 * each.their_effect
+            axes.plot([np.clip(x, low, high)], [height], "sD"[index], color=f"C{index + 1}", markersize=4)
+            if not low <= x <= high:
+                outside["right" if x > high else "left"].append(x)
+    for side, edge, way in (("left", low, 1), ("right", high, -1)):
+        if outside[side]:
+            words = ", ".join(_points(x) for x in sorted(outside[side]))
+            axes.annotate(
+                words, (edge, height), xytext=(5 * way, 0), textcoords="offset points",
+                ha=side, va="center", fontsize=7,
+            )  # fmt: skip
 
 
 def draw(evidence: Evidence, found: Comparisons, published: Sequence[Beside], kinds: Sequence[str] = ()) -> Figures:
@@ -487,32 +651,60 @@ def _parts(items: Sequence[T], most: int) -> Iterator[tuple[str, Sequence[T]]]:
         yield (f"-{start // most + 1}" if len(items) > most else ""), items[start : start + most]
 
 
-def _grid(count: int) -> tuple[Figure, list[Axes]]:
-    """Small multiples: three in a row, or two or one if there are no more."""
-    columns = min(3, count)
+def _grid(count: int, columns: int = 3, least: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """Small multiples: at most so many in a row, fewer where a panel needs many inches (`least`)."""
+    columns = max(1, min(columns, count, int(_WIDEST / max(least, 0.1))))
     rows = -(-count // columns)
-    figure = Figure(figsize=({1: 4.8, 2: 3.6, 3: 2.9}[columns] * columns, 2.6 * rows), layout="constrained")
+    width = max(least, {1: 4.8, 2: 3.6, 3: 2.9}[columns])
+    figure = Figure(figsize=(width * columns, 2.6 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[count:]:
         axes.set_visible(False)
     return figure, list(grid)
 
 
+def _stand_beside(labels: Sequence[Sequence[str]]) -> bool:
+    """Whether panels have legends of their own, and these are too long to stand among the curves."""
+    wrapped = [[textwrap.fill(label, _TITLE) for label in each] for each in labels]
+    lines = [sum(1 + label.count("\n") for label in each) for each in wrapped]
+    return any(each != wrapped[0] for each in wrapped) and max(lines) > _LEGEND_LINES
+
+
 def _legends(figure: Figure, grid: Sequence[Axes]) -> None:
-    """One legend beside all panels where they show the same; else one in each that needs one."""
+    """One legend beside all panels where they show the same; else one in each that needs one, or beside it."""
     entries = [axes.get_legend_handles_labels() for axes in grid]
     wrapped = [[textwrap.fill(label, _TITLE) for label in labels] for _, labels in entries]
     if all(labels == wrapped[0] for labels in wrapped):
         if wrapped[0]:
-            figure.legend(entries[0][0], wrapped[0], loc="outside right upper")
+            _make_room(figure, [figure.legend(entries[0][0], wrapped[0], loc="outside right upper")])
         return
-    for axes, (handles, _), labels in zip(grid, entries, wrapped, strict=True):
-        if labels:
-            axes.legend(handles, labels, loc="lower right")
+    beside = _stand_beside(wrapped)
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1)} if beside else {"loc": "lower right"}
+    legends = [
+        axes.legend(handles, labels, **place)
+        for axes, (handles, _), labels in zip(grid, entries, wrapped, strict=True)
+        if labels
+    ]
+    if beside:
+        spec = grid[0].get_subplotspec()
+        assert spec is not None
+        rows, columns, *_ = spec.get_geometry()
+        _make_room(figure, legends, rows, columns)
+
+
+def _make_room(figure: Figure, legends: Sequence[Legend], rows: int = 1, columns: int = 1) -> None:
+    """Widen the figure by a legend a column, and let each row be as high as its legend."""
+    extents = [legend.get_window_extent() for legend in legends]
+    width, height = figure.get_size_inches()
+    room = max(extent.width for extent in extents) / figure.dpi
+    needed = max(extent.height for extent in extents) / figure.dpi + (0.7 if rows * columns > 1 else 0.3)
+    figure.set_size_inches(width + columns * room, max(height, rows * needed))
 
 
 def _label_outside(grid: list[Axes], count: int, x: str, y: str) -> None:
-    columns = min(3, count)
+    spec = grid[0].get_subplotspec()
+    assert spec is not None
+    columns = spec.get_geometry()[1]
     for index, axes in enumerate(islice(grid, count)):
         if index % columns == 0:
             axes.set_ylabel(y)
