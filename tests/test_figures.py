@@ -409,3 +409,10 @@ def test_the_window_is_the_whole_range_or_that_of_the_bulk(
     values: list[float], always: list[float], shown: tuple[float, float]
 ) -> None:
     assert window(values, always) == shown
+
+
+def test_an_ordering_has_one_colour_in_all_panels(tmp_path: Path) -> None:
+    panels = [axes for axes in drawn(tmp_path, GRID, noisy, "sensitivity")["by-dropout"].axes if axes.get_visible()]
+    colours = {(bars.get_label(), bars[0].get_color()) for axes in panels for bars in axes.containers}
+    assert len(panels) == 4
+    assert len(colours) == 2

@@ -423,7 +423,7 @@ def _draw_panel_along(
     words = [v for v in values if isinstance(v, str)]
     numbers = [v for v in values if not isinstance(v, str)]
     step = min(0.15, 0.7 / len(lines)) if words else 0.01 * (max(numbers) - min(numbers))
-    palette = sns.color_palette("colorblind", n_colors=len(lines))
+    colours = iter(sns.color_palette("colorblind", n_colors=len(lines)))
     means = {
         name: [stats.mean(100 * evidence.of(cell_id, "final")) for _, cell_id in cells] for name, cells in lines.items()
     }
@@ -433,7 +433,7 @@ def _draw_panel_along(
     outside: list[Outside] = []
     for index, (name, cells) in enumerate(lines.items()):
         is_baseline = name.startswith("baseline")
-        colour = INK if is_baseline else palette[index]
+        colour = INK if is_baseline else next(colours)  # the same in panels with and without a baseline
         if flat_baseline and is_baseline:
             for each in means[name]:
                 axes.axhline(each.value, color=INK, linestyle="--", linewidth=1, label=name)
@@ -615,7 +615,8 @@ def _mark_published(axes: Axes, height: float, several: Sequence[Beside]) -> Non
         if each.their_effect is not None:
             index = list(SOURCES).index(each.published.source)
             x = 100 * each.their_effect
-            axes.plot([np.clip(x, low, high)], [height], "sD"[index], color=f"C{index + 1}", markersize=4)
+            at = [np.clip(x, low, high)]
+            axes.plot(at, [height], "sD"[index], color=f"C{index + 1}", markersize=4, clip_on=False)
             if not low <= x <= high:
                 outside["right" if x > high else "left"].append(x)
     for side, edge, way in (("left", low, 1), ("right", high, -1)):
