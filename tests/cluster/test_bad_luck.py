@@ -15,6 +15,8 @@ from harness import PROFILE, SLOW, Cluster
 
 import icbench as package
 
+# What submitit says of the signal that SLURM sends before its warning, so that it is heard.
+WARNED = "Bypassing signal SIGCONT"
 ALL_NODES = ("--nodes=2", "--ntasks-per-node=1", "--exclusive", "--output=/dev/null")
 
 
@@ -66,9 +68,8 @@ def test_requeued(cluster: Cluster, undisturbed: Path) -> None:
 
 
 def test_a_time_limit_hit_twice(cluster: Cluster, undisturbed: Path) -> None:
-    """Jobs of two minutes, warned after 45 to 75 s; once it has got further, their worker is held up, so that no run
-    ends the job before its time. It gets some time still, to store its checkpoint in: a job that gets nowhere is not
-    put back.
+    """Jobs of two minutes, warned after 45 to 75 s. Once it has got further, the worker is held up until then, so that
+    no run ends the job before its time; a job that gets nowhere would not be put back.
     """
     short = PROFILE.replace("time_limit: 10", "time_limit: 2\nsignal_seconds: 45").replace("node: 2", "node: 1")
     cluster.write(SLOW, short)
@@ -76,10 +77,11 @@ def test_a_time_limit_hit_twice(cluster: Cluster, undisturbed: Path) -> None:
     for hit in (1, 2):
         epochs = cluster.logs().count("test accuracy")
         wait_for(lambda: logged(cluster, "test accuracy", epochs + 1), 100, every=0.2)  # noqa: B023
-        while cluster.state(job) == "RUNNING":
-            hold_up(cluster, 1.7)
-            time.sleep(0.3)
-        wait_for(lambda: logged(cluster, "Requeued job", hit), 30, every=0.2)  # noqa: B023
+        warnings = cluster.logs().count(WARNED)  # not before: requeueing sends that signal as well
+        while cluster.state(job) == "RUNNING" and not logged(cluster, WARNED, warnings + 1):
+            hold_up(cluster, 1.9)
+            time.sleep(0.1)
+        wait_for(lambda: logged(cluster, "Requeued job", hit), 60, every=0.2)  # noqa: B023
     cluster.finish()
     assert cluster.submissions() == 1
     assert cluster.logs().count("stopped; the checkpoint is stored") >= 2
@@ -204,7 +206,7 @@ def test_a_crash_loop_ends(cluster: Cluster, tmp_path: Path) -> None:
         f"recipe: {{name: digits, epochs: 1}}\n{two_norms}", PROFILE.replace("gpus_per_node: 2", "gpus_per_node: 1")
     )
     cluster.tree = tree
-    done = cluster.sweep("--wait")
+    done = cluster.sweep("--wait", "--no-build")
     assert done.code == 1
     assert "FAILED, 3 workers in a row died on it without progress (killed by SIGKILL)" in done.out
     status = cluster.status()
@@ -212,7 +214,7 @@ def test_a_crash_loop_ends(cluster: Cluster, tmp_path: Path) -> None:
     assert cluster.sweep().code == 1  # not tried again unasked
     assert cluster.submissions() == 1
     assert "submitted" not in cluster.sweep("--retry-failed=gpu-oom").out
-    assert "submitted 1 run " in cluster.sweep("--retry-failed=died").out
+    assert "submitted 1 run " in cluster.sweep("--retry-failed=died", "--no-build").out
 
 
 def test_jobs_that_get_nowhere_leave_the_queue(cluster: Cluster) -> None:
