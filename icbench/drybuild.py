@@ -27,7 +27,7 @@ from icbench.grid import Sweep
 from icbench.resolve import DEFAULTS
 
 _COMMAND = [sys.executable, "-P", "-c", "from icbench.work.builder import main; main()"]
-_MOST_NETS = 200
+_MOST_NETS = 100
 _SAY_SECONDS = 5.0
 
 _FIELDS = tuple(field.name for field in fields(RunConfig) if field.name != "seed")

@@ -130,9 +130,11 @@ def resolve(fields: Fields) -> RunConfig:
     dropout = value["dropout"] if _uses_dropout(ordering, block) else None
     weight, activation = _full("weights", value["weight"]), _full("activations", value["activation"])
     _check_activation(fields, weight, activation)
-    procedures = full_procedures(value["procedures"])
-    _check_schedules(fields, procedures)
-    training = together(procedures).adapt(_initialized(training, activation))
+    training = _initialized(training, activation)
+    if procedures := full_procedures(value["procedures"]):
+        _check_schedules(fields, procedures)
+        training = together(procedures).adapt(training)
+        procedures = _that_matter(procedures, training, dropout=bool(dropout))
     return RunConfig(
         dataset=value["dataset"],
         block=block,
@@ -147,7 +149,7 @@ def resolve(fields: Fields) -> RunConfig:
         seed=0,
         weight=weight,
         activation=activation,
-        procedures=_that_matter(procedures, training, dropout=bool(dropout)),
+        procedures=procedures,
     )
 
 
@@ -156,6 +158,7 @@ def ordering_name(name: str, block: str) -> str:
     return _BASELINE_OF_BLOCK[block] if name == BASELINE else name
 
 
+@cache
 def _full(kind: str, given: Variant) -> Variant:
     """A variant with all its options."""
     return recipe.fill_options(kind, given, {})
