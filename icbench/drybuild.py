@@ -1,6 +1,6 @@
 """A trial of a grid's nets before any is trained: a combination that cannot be built is a mistake of the grid.
 
-The nets are built by a child process (icbench/work/builder.py), since that takes torch, which commands do not import.
+The nets are built by a child process (icbench.work.builder), since that takes torch, which commands do not import.
 """
 
 import contextlib
