@@ -131,13 +131,9 @@ def _failure_on(device: torch.device, config: RunConfig) -> Failure | None:
 
 
 def _check_reference(net: torch.nn.Module, config: RunConfig) -> None:
-    images, count = _reference(net), _train_count(config.dataset, config.split)
-    if images > count:
-        raise ValueError(f"a reference of {images} images is more than the {count} that there are to train on")
-
-
-def _reference(net: torch.nn.Module) -> int:
-    return len(net.images) if isinstance(net, ReferenceBatch) else 0
+    count = _train_count(config.dataset, config.split)
+    if isinstance(net, ReferenceBatch) and len(net.images) > count:
+        raise ValueError(f"a reference of {len(net.images)} images is more than the {count} that there are to train on")
 
 
 def _batches(config: RunConfig) -> tuple[int, int]:
