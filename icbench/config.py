@@ -62,11 +62,21 @@ class WeightDecay:
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """Random shift of up to `shift` pixels in each direction, new pixels by `fill`; horizontal flip of every second."""
+    """Random shift of up to `shift` pixels in each direction, new pixels by `fill`; horizontal flip of every second.
+
+    crop_area: the least part of an image's area that a random resized crop keeps (Szegedy et al. 2015, section 6), of
+    aspect ratio 3/4 to 4/3; at 1 nothing is cropped.
+    """
 
     shift: int
     fill: str
     flip: bool
+    crop_area: float = 1.0
+
+    def canonical(self) -> dict[str, Any]:
+        """Without what no run had before there was a choice."""
+        crop = {} if self.crop_area == 1 else {"crop_area": self.crop_area}
+        return {"shift": self.shift, "fill": self.fill, "flip": self.flip, **crop}
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,7 @@ class Recipe:
     sync_batch_norm: bool
     norm_defaults: tuple[tuple[str, tuple[tuple[str, Scalar], ...]], ...] = field(compare=False)
     label: str = field(compare=False)
+    standardize_channels: bool = False
 
     def canonical_json(self, block: str, norm: str) -> str:
         """The content that makes the run id of nets of `block` with `norm`.
@@ -98,7 +109,7 @@ class Recipe:
     @cached_property
     def _canonical_json(self) -> dict[tuple[str, bool], str]:
         content = {
-            "augmentation": _fields(self.augmentation),
+            "augmentation": self.augmentation.canonical(),
             "batch_size": self.batch_size,
             "convolution_bias": self.convolution_bias,
             "downsample_padding": self.downsample_padding,
@@ -109,7 +120,7 @@ class Recipe:
             "optimizer": self.optimizer.canonical(),
             "subtract_pixel_mean": self.subtract_pixel_mean,
             "weight_decay": _fields(self.weight_decay),
-        }
+        } | ({"standardize_channels": True} if self.standardize_channels else {})
         # Bottlenecks stride in 1x1 convolutions, which are not padded; an LSTM has none at all.
         without = {
             "basic": (),
@@ -244,5 +255,5 @@ def _json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _fields(value: WeightDecay | Augmentation) -> dict[str, Any]:
+def _fields(value: WeightDecay) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__slots__}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -187,9 +188,16 @@ _PARSERS: dict[str, Callable[[Any, Path_, Any], Any]] = {
         dict.fromkeys(("convolution", "classifier", "other"), typed("NonNegativeFloat")), WeightDecay
     ),
     "augmentation": _parse_group(
-        {"shift": typed("NonNegativeInt"), "fill": choice(FILLS), "flip": typed("bool")}, Augmentation
+        {
+            "shift": typed("NonNegativeInt"),
+            "fill": choice(FILLS),
+            "flip": typed("bool"),
+            "crop_area": typed("Fraction"),
+        },
+        Augmentation,
     ),
     "subtract_pixel_mean": typed("bool"),
+    "standardize_channels": typed("bool"),
     "convolution_bias": typed("bool"),
     "initialization": choice(INITIALIZATIONS),
     "downsample_padding": choice(PADDINGS),
@@ -239,7 +247,7 @@ def _finish(spec: Spec, label: str) -> Recipe:
     steps = sorted((_epoch(after, epochs), factor) for after, factor in spec["learning_rate_steps"])
     augmentation: Augmentation = spec["augmentation"]
     if augmentation.shift == 0:  # without a shift there is nothing to fill
-        augmentation = Augmentation(0, "zero", augmentation.flip)
+        augmentation = replace(augmentation, fill="zero")
     return Recipe(
         **{
             key: value

@@ -20,6 +20,7 @@ PositiveFloat = float
 NonNegativeFloat = float
 AtLeastOne = float
 AboveOne = float
+Fraction = float
 Rate = float
 ChannelDivisor = int
 
@@ -77,5 +78,6 @@ TYPES: dict[str, ValueType] = {
     "NonNegativeFloat": ValueType(float, "a number from 0 up", lambda v: v >= 0),
     "AtLeastOne": ValueType(float, "a number from 1 up", lambda v: v >= 1),
     "AboveOne": ValueType(float, "a number above 1", lambda v: v > 1),
+    "Fraction": ValueType(float, "a number above 0, up to 1", lambda v: 0 < v <= 1),
     "Rate": ValueType(float, "a number from 0 up to, but not including, 1", lambda v: 0 <= v < 1),
 }

@@ -45,7 +45,7 @@ def test_every_data_set_is_described(name: str) -> None:
     assert height % 4 == width % 4 == 0  # three stages, each half the size of the last
     assert channels in (1, 3)
     assert min(dataset.CLASSES, dataset.PIXEL_MAXIMUM, dataset.TRAIN_IMAGES, dataset.TEST_IMAGES) > 1
-    assert hasattr(dataset, "BUNDLED") != hasattr(dataset, "ARCHIVES")
+    assert sum(hasattr(dataset, source) for source in ("BUNDLED", "ARCHIVES", "SHARDED_SIDE")) == 1
 
 
 def test_the_held_out_split_never_sees_the_test_images() -> None:
