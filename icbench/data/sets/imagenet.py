@@ -1,4 +1,4 @@
-"""1.33 million photographs in 1,000 classes, 1.28 to train (ILSVRC 2012); `icbench data prepare imagenet --from DIR`."""
+"""1.33 million photos in 1,000 classes, 1.28 to train (ILSVRC 2012); `icbench data prepare imagenet --from DIR`."""
 
 SHAPE = (224, 224, 3)
 CLASSES = 1000
