@@ -135,6 +135,8 @@ class LocalJobs:
             device=self.profile.device,
             gpu=gpus[index % len(gpus)] if gpus else None,
             checkpoint_minutes=self.profile.checkpoint_minutes,
+            engine=self.profile.engine,
+            images_at_once=self.profile.images_at_once,
             heartbeat_seconds=_HEARTBEAT_SECONDS,
             incarnation=self._entry.submission,
         )

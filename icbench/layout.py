@@ -121,6 +121,11 @@ class Layout:
         return self.root / "code"
 
     @property
+    def kernels(self) -> Path:
+        """What torch's compiler has made, for all workers that train with engine: compiled."""
+        return self.root / "kernels"
+
+    @property
     def submitting(self) -> Path:
         """Held (flock) while a sweep looks at what live jobs will do and submits the rest."""
         return self.sweeps / ".submitting"

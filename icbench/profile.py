@@ -14,6 +14,7 @@ from icbench.yamlfile import Mistake, read
 EXECUTORS = ("local", "slurm")
 _FOR_CLUSTERS = "For a cluster write executor: slurm, and see slurm/template.yaml."
 _DEVICES = ("auto", "cpu", "cuda")
+ENGINES = ("auto", "eager", "graph", "compiled")
 CHECKPOINT_MINUTES = 10.0
 _MOST = 4096  # workers, threads, nodes, GPUs of one of them
 
@@ -21,7 +22,9 @@ _MOST = 4096  # workers, threads, nodes, GPUs of one of them
 @dataclass(frozen=True)
 class Local:
     """This machine. workers: processes that train at the same time. threads: CPU threads of each. gpus: the names, as
-    CUDA_VISIBLE_DEVICES has them, of those that workers share; none to train on the CPU.
+    CUDA_VISIBLE_DEVICES has them, of those that workers share; none to train on the CPU. engine: how steps are done.
+    images_at_once: how many images are trained on at once at most; larger batches are done in parts. mps: whether
+    workers run on a GPU at the same time, by NVIDIA's service for that.
     """
 
     executor: ClassVar[str] = "local"
@@ -29,6 +32,9 @@ class Local:
     threads: int
     gpus: tuple[str, ...]
     checkpoint_minutes: float
+    engine: str = "auto"
+    images_at_once: int | None = None
+    mps: bool = False
 
     ranks: ClassVar[int] = 1
 
@@ -45,7 +51,7 @@ class Local:
 class Slurm:
     """A SLURM cluster. A job is `nodes` nodes of `gpus_per_node` GPUs; each GPU is shared by `runs_per_gpu` slots, or
     `gpus_per_run` of them, also of several nodes, are one slot. time_limit: minutes. jobs: into how many jobs the
-    runs are dealt at most, of which `max_jobs_at_once` run at a time.
+    runs are dealt at most, of which `max_jobs_at_once` run at a time. engine, images_at_once, mps: as of Local.
     """
 
     executor: ClassVar[str] = "slurm"
@@ -68,6 +74,9 @@ class Slurm:
     device: str = "cuda"
     signal_seconds: int = 90
     checkpoint_minutes: float = CHECKPOINT_MINUTES
+    engine: str = "auto"
+    images_at_once: int | None = None
+    mps: bool = False
     setup: tuple[str, ...] = ()
     sbatch: tuple[tuple[str, Scalar], ...] = ()
 
@@ -159,6 +168,12 @@ def _text(value: object, key: str) -> str:
     return str(value)
 
 
+def _flag(value: object, key: str) -> bool:
+    if not isinstance(value, bool):
+        raise Mistake((key,), f"{key}: {value!r} should be true or false.")
+    return value
+
+
 def _gpu_type(value: object, key: str) -> str:
     if ":" in str(value):
         raise Mistake((key,), f"{key}: {value!r} should be the type alone.", "How many is gpus_per_node.")
@@ -246,6 +261,9 @@ def _sbatch(value: object, key: str) -> tuple[tuple[str, Scalar], ...]:
 _SHARED: dict[str, _Parser] = {
     "device": _word(_DEVICES),
     "checkpoint_minutes": _number("PositiveFloat", most=10**6),
+    "engine": _word(ENGINES),
+    "images_at_once": _number("PositiveInt", most=10**6, automatic=True),
+    "mps": _flag,
 }
 _LOCAL: dict[str, _Parser] = {
     "workers": _number("PositiveInt", automatic=True),
@@ -297,7 +315,10 @@ def _local(data: Mapping[str, Any]) -> Local:
     gpus = present if device != "cpu" else ()
     threads = fields.get("threads") or 1
     workers = fields.get("workers") or len(gpus) or max(1, cores() // threads)
-    return Local(workers, threads, gpus, fields.get("checkpoint_minutes", CHECKPOINT_MINUTES))
+    if fields.get("mps") and not gpus:
+        raise Mistake(("mps",), "mps: true, but no GPU is used that workers could share.", "Leave it away.")
+    same = {name: fields[name] for name in ("engine", "images_at_once", "mps") if name in fields}
+    return Local(workers, threads, gpus, fields.get("checkpoint_minutes", CHECKPOINT_MINUTES), **same)
 
 
 def _slurm(data: Mapping[str, Any]) -> Slurm:
@@ -332,6 +353,8 @@ def _check_gpus(profile: Slurm, fields: Mapping[str, Any]) -> None:
             if key in fields:
                 remedy = "Nodes without GPUs have runs_per_node and threads."
                 raise Mistake((key,), f"{key} means nothing where gpus_per_node is 0.", remedy)
+        if profile.mps:
+            raise Mistake(("mps",), "mps: true, but gpus_per_node is 0.", "Leave it away.")
         if profile.device == "cuda":
             raise Mistake(("device",), "device: cuda, but gpus_per_node is 0.", "Write device: auto or device: cpu.")
     elif "runs_per_node" in fields:

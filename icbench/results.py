@@ -72,6 +72,8 @@ _RUNS = {
     "weight": "string",  # with its options, as are the next two; null in runs before there was a choice: plain, relu
     "activation": "string",
     "procedures": "string",  # joined by "; ", empty if there is none
+    "engine": "string",  # how its steps were done: eager, graph, compiled, compiled graph; null is eager
+    "images_at_once": "int32",  # into parts of at most so many images a batch was cut; null: into none
 }
 _EPOCHS = {
     "run_id": "string",

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icbench import kinds
+from icbench import kinds, mps
 from icbench.cluster import slurm
 from icbench.errors import IcbenchError
 from icbench.events import Follower
@@ -72,6 +72,9 @@ class Share:
     threads: int
     device: str
     checkpoint_minutes: float
+    engine: str
+    images_at_once: int | None
+    mps: bool
     heartbeat_seconds: float
     signal_seconds: int
     idle: int = 0
@@ -132,6 +135,7 @@ class _Slot:
         self._began = time.monotonic()
         self._deadline = math.inf
         self._before = (kinds.DIED, "killed?")
+        self._environment: dict[str, str] = {}
 
     def look_after(self) -> int:
         """Keep a worker at work until nothing is left to do or SLURM wants the nodes back; the exit code."""
@@ -139,7 +143,7 @@ class _Slot:
         for number in _SIGNALS:
             signal.signal(number, self._pass_on)
         try:
-            with self._announced():
+            with self._shared_gpus() as self._environment, self._announced():
                 code = self._work()
         except (IcbenchError, OSError) as error:
             say_in_log(f"icbench: {error}")
@@ -163,6 +167,23 @@ class _Slot:
         with lock:
             file.write_text(_incarnation(self.share), encoding="utf-8")
             yield
+
+    @contextlib.contextmanager
+    def _shared_gpus(self) -> Iterator[dict[str, str]]:
+        """What workers need to run on one GPU at the same time; a node's first process looks after that."""
+        if not self.share.mps:
+            yield {}
+            return
+        # On the node, of this stay on it, and short: it holds sockets, whose paths have 107 characters at most.
+        folder = Path("/tmp", f"icbench-mps-{slurm_job_id()}-{os.environ.get('SLURM_RESTART_COUNT', '0')}")
+        if os.environ["SLURM_LOCALID"] != "0":
+            yield mps.wait_for(folder)
+            return
+        with mps.serving(folder) as environment:
+            try:
+                yield environment
+            finally:
+                self._wait_for_slots()
 
     def _pass_on(self, *_: object) -> None:
         """SLURM wants the nodes back: so shall the worker hear."""
@@ -217,6 +238,8 @@ class _Slot:
             device=share.device,
             gpu=self._gpu(),
             checkpoint_minutes=share.checkpoint_minutes,
+            engine=share.engine,
+            images_at_once=share.images_at_once,
             heartbeat_seconds=share.heartbeat_seconds,
             incarnation=_incarnation(share),
             parent=os.getpid(),
@@ -230,7 +253,7 @@ class _Slot:
         try:
             command = [sys.executable, "-P", "-c", "from icbench.work.worker import main; main()"]
             # Set before torch is imported, which else makes a thread for each core of the node.
-            environment = os.environ | {"OMP_NUM_THREADS": str(share.threads)}
+            environment = os.environ | {"OMP_NUM_THREADS": str(share.threads)} | self._environment
             self.child = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
         except OSError as error:  # no memory for another process, say
             say_in_log(f"icbench: no worker can be started: {error}")

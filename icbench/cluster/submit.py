@@ -121,6 +121,9 @@ def submit(
         threads=profile.threads,
         device=profile.device,
         checkpoint_minutes=profile.checkpoint_minutes,
+        engine=profile.engine,
+        images_at_once=profile.images_at_once,
+        mps=profile.mps,
         heartbeat_seconds=_HEARTBEAT_SECONDS,
         signal_seconds=profile.signal_seconds,
     )

@@ -1,8 +1,13 @@
 """A sweep on this machine: run what is missing until nothing is, and show how it goes."""
 
 import argparse
+import os
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icbench.commands.plan import compare
@@ -31,13 +36,26 @@ def run(sweep: "Sweep", layout: "Layout", machine: "Local", args: argparse.Names
     out.print(
         f"{sweep.name}: {len(todo.missing)} of {total} runs to do, {machine.workers} at a time. Results: {layout.root}/"
     )
-    with Progress(layout, todo.missing, total, out) as progress:
+    with _shared_gpus(machine), Progress(layout, todo.missing, total, out) as progress:
         while todo.missing:
             packs = plan.packs(todo.missing, machine.workers)
             with launch.LocalJobs(layout, sweep.name, packs, machine, args.data) as jobs:
                 progress.follow(jobs)
             _wait_for_others(sweep, layout, progress)
             todo = compare(sweep, layout)
+
+
+@contextmanager
+def _shared_gpus(machine: "Local") -> Iterator[None]:
+    """While inside, workers that share a GPU use it at the same time, if the profile wants it."""
+    if not machine.mps:
+        yield
+        return
+    from icbench import mps
+
+    with tempfile.TemporaryDirectory(prefix="icbench-mps-") as folder, mps.serving(Path(folder)) as environment:
+        os.environ.update(environment)
+        yield
 
 
 def _wait_for_others(sweep: "Sweep", layout: "Layout", progress: "Progress") -> None:

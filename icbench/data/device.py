@@ -20,6 +20,10 @@ class EpochPlan(NamedTuple):
     def rows(self, start: int, stop: int) -> "EpochPlan":
         return EpochPlan(*(column[start:stop] for column in self))
 
+    def at(self, index: Tensor) -> "EpochPlan":
+        """The rows that `index`, on the device, says."""
+        return EpochPlan(*(column[index] for column in self))
+
 
 class DeviceData:
     """The training and test images of one split, ready for one augmentation.
@@ -77,7 +81,10 @@ class DeviceData:
         self, plan: EpochPlan, start: int, stop: int, dtype: torch.dtype = torch.float32
     ) -> tuple[Tensor, Tensor]:
         """Images (B, C, H, W), channels_last in memory, and labels (B,), of rows start..stop of the plan."""
-        rows = plan.rows(start, stop)
+        return self.augmented(plan.rows(start, stop), dtype)
+
+    def augmented(self, rows: EpochPlan, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """As `train_batch`, of rows of a plan."""
         down = (rows.shift_down[:, None] + self._down)[:, :, None]
         columns = torch.where(rows.flip[:, None], self._right.flip(0), self._right)
         right = (rows.shift_right[:, None] + columns)[:, None, :]

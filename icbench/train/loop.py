@@ -5,16 +5,15 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from torch.nn.functional import cross_entropy
-
 from icbench.config import RunConfig
 from icbench.data.device import DeviceData
 from icbench.nets.reference import ReferenceBatch
 from icbench.procedure import together
 from icbench.train import seeds
 from icbench.train.course import Course
-from icbench.train.evaluation import Stopped, batch_sums, evaluate
-from icbench.train.numerics import autocast, dtype, set_numerics
+from icbench.train.engines import EAGER, Engine, start
+from icbench.train.evaluation import Stopped, evaluate
+from icbench.train.numerics import dtype, set_numerics
 from icbench.train.ranks import ALONE, Ranks
 from icbench.train.state import EpochRow, State, read_checkpoint
 from icbench.train.upkeep import Upkeep
@@ -53,6 +52,7 @@ def train(
     ranks: Ranks = ALONE,
     *,
     durable: bool = False,
+    engine: Engine = EAGER,
 ) -> tuple[State, bool]:
     """Train to the end; return the final state and whether it diverged.
 
@@ -61,12 +61,13 @@ def train(
     With `durable`, checkpoints outlast a crash of the machine, and take longer to write.
     The batches are the same however many `ranks` share them; what one rank's watcher wishes, all do. Raises PeerLost.
     """
-    recipe, device, precision = config.recipe, data.device, config.precision
+    recipe, precision = config.recipe, config.precision
     course, procedures = Course(config, data.train_count), together(config.procedures)
     course.require_shares(ranks.size)
     set_numerics(precision)
     state = begin(config, data, checkpoint, watcher, ranks)
     upkeep = Upkeep(config, state.net, state.optimizer)
+    train_on = start(engine, config, state, data, ranks)
 
     def store(step: int, seconds: float) -> None:
         state.step, state.seconds = step, seconds
@@ -75,7 +76,7 @@ def train(
 
     while state.epoch <= recipe.epochs and all(math.isfinite(row.train_loss) for row in state.rows[-1:]):
         steps, steps_before = course.steps(state.epoch), course.steps_before(state.epoch)
-        plan = data.plan_epoch(seeds.generator(config.seed, "epoch", state.epoch))
+        train_on.begin_epoch(data.plan_epoch(seeds.generator(config.seed, "epoch", state.epoch)))
 
         began = time.perf_counter() - state.seconds
         state.net.train()
@@ -87,23 +88,16 @@ def train(
                     raise Stopped
                 began = time.perf_counter() - state.seconds
             upkeep.before_step(course.moment(state.epoch, step))
-            first, last = course.batch(state.epoch, step)
-            images, labels = data.train_batch(plan, *ranks.share(first, last), dtype(precision))
-            with autocast(precision, device):
-                logits = state.net(images)
-                loss = cross_entropy(logits, labels)
-            state.optimizer.zero_grad(set_to_none=True)
-            ranks.backward(loss, len(labels), last - first)
-            state.optimizer.step()
+            train_on(*course.batch(state.epoch, step))
             upkeep.after_step(steps_before + step + 1, ranks)
-            state.sums += batch_sums(loss.detach(), logits.detach(), labels)
             watcher.stepped(state.epoch - 1 + (step + 1) / steps)
         train_loss, train_accuracy = (ranks.total(state.sums) / data.train_count).tolist()  # waits for the device
         seconds = time.perf_counter() - began
 
         ranks.spread_statistics(state.net)
         try:
-            test = evaluate(state.net, data, precision, watcher.should_stop, ranks, procedures)
+            with engine.evaluating():
+                test = evaluate(state.net, data, precision, watcher.should_stop, ranks, procedures)
         except Stopped:
             store(steps, seconds)
             raise

@@ -52,9 +52,8 @@ class Ranks:
     def attach(self, net: nn.Module) -> None:
         """Have the ranks train `net`, from the first rank's weights on."""
 
-    def backward(self, loss: Tensor, own: int, whole: int) -> None:
-        """The gradients of the mean over `whole` images, of which `loss` is the mean over `own`, this rank's."""
-        loss.backward()  # type: ignore[no-untyped-call]
+    def add_up_gradients(self) -> None:
+        """Make every rank's gradients the sums of all ranks'."""
 
     def spread_statistics(self, net: nn.Module) -> None:
         """Give all ranks the first one's running statistics."""
@@ -162,8 +161,7 @@ class _Joined(Ranks):
             if isinstance(module, SyncBatchNorm):
                 module.peers = self
 
-    def backward(self, loss: Tensor, own: int, whole: int) -> None:
-        (loss * (own / whole)).backward()  # type: ignore[no-untyped-call]
+    def add_up_gradients(self) -> None:
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         torch._foreach_copy_(self._views, gradients)
         self._add_up(self._flat)

@@ -19,7 +19,7 @@ from icbench.train import numerics, parameters, seeds
 from icbench.train.ranks import ALONE, Ranks
 
 # Part of every checkpoint's digest: one that another version of icbench laid out otherwise counts as damaged.
-_FORMAT = b"icbench checkpoint 3"
+_FORMAT = b"icbench checkpoint 4"
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class State:
         """
         content = {
             "net": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict()["state"],  # its groups follow from the configuration
             "epoch": self.epoch,
             "step": self.step,
             "seconds": self.seconds,
@@ -106,7 +106,8 @@ class State:
             return False
         content: dict[str, Any] = torch.load(io.BytesIO(stored[32:]), map_location="cpu", weights_only=True)
         self.net.load_state_dict(content["net"])
-        self.optimizer.load_state_dict(content["optimizer"])
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": content["optimizer"], "param_groups": groups})
         self.epoch, self.step, self.seconds = content["epoch"], content["step"], content["seconds"]
         self.rows = [EpochRow(**row) for row in content["rows"]]
         self.correct = content["correct"]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
@@ -31,7 +31,10 @@ class Upkeep:
         """Set the learning rate and the dropout rate."""
         rate = self.learning_rate(moment)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):  # which a recorded step reads
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
         if self._procedures.schedules_dropout:
             dropout = self._procedures.dropout(self._config.dropout or 0.0, moment)
             for gate in self._gates:

@@ -12,9 +12,9 @@ class Assignment:
     """All that a worker is told. index: its pack. gpu: the one it may use, as CUDA_VISIBLE_DEVICES has it.
 
     incarnation: what its attempts are counted under (see attempts.py). parent: the process that it must not
-    outlive; without one, the sweep's lifeline. rank, of ranks: which of the processes that train a run together; the
-    first of them claims runs and writes. durable: whether checkpoints must outlast a crash of the machine. before:
-    how the worker that it replaces died, a kind and words.
+    outlive; without one, the sweep's lifeline. engine, images_at_once: see train/engines.py. rank, of ranks: which of
+    the processes that train a run together; the first of them claims runs and writes. durable: whether checkpoints must
+    outlast a crash of the machine. before: how the worker that it replaces died, a kind and words.
     """
 
     results: Path
@@ -29,6 +29,8 @@ class Assignment:
     heartbeat_seconds: float
     incarnation: str
     parent: int | None = None
+    engine: str = "auto"
+    images_at_once: int | None = None
     rank: int = 0
     ranks: int = 1
     durable: bool = False

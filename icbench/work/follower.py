@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from icbench import kinds
 from icbench.failure import in_words, record_failure
 from icbench.files import say_in_log
+from icbench.train.engines import choose
 from icbench.train.evaluation import Stopped
 from icbench.train.loop import train
 from icbench.train.ranks import PeerLost, Ranks
@@ -38,8 +39,10 @@ def work(assignment: Assignment) -> Outcome:
 
 def _train(run_id: str, config: "RunConfig", equipment: Equipment, ranks: Ranks) -> None:
     files = equipment.layout.run(run_id)
+    data, assignment = equipment.data(config), equipment.assignment
     try:
-        train(config, equipment.data(config), files.checkpoint, _Silent(equipment.pulse), ranks)
+        engine = choose(assignment.engine, config, data, ranks, assignment.images_at_once)
+        train(config, data, files.checkpoint, _Silent(equipment.pulse), ranks, engine=engine)
     except Stopped:
         return  # the first rank says what comes next
     except PeerLost:

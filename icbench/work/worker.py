@@ -53,6 +53,8 @@ def main() -> None:
 def work(assignment: Assignment) -> Outcome:
     """Do the assignment. SIGTERM, or SLURM's SIGUSR2, ends it early with a checkpoint stored."""
     os.environ["CUDA_VISIBLE_DEVICES"] = assignment.gpu or ""
+    if assignment.engine == "compiled":
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Layout(assignment.results).kernels))
     if assignment.rank > 0:
         from icbench.work import follower
 
@@ -215,21 +217,36 @@ class _Worker:
         attempts: Attempts,
         write: Callable[[str], None],
     ) -> None:
+        from icbench.train.engines import choose
         from icbench.train.evaluation import Stopped
         from icbench.train.loop import train
 
+        asked = self._assignment
+        engine = choose(asked.engine, config, data, self._ranks, asked.images_at_once)
+        if engine.reason:
+            write(f"not replayed from a CUDA graph: {engine.reason}")
         watcher = self._equipment.pulse.watch(files, config, write)
         try:
             self._ranks.broadcast(pickle.dumps((run_id, config)))
-            durable = self._assignment.durable
-            state, diverged = train(config, data, files.checkpoint, watcher, self._ranks, durable=durable)
+            state, diverged = train(
+                config,
+                data,
+                files.checkpoint,
+                watcher,
+                self._ranks,
+                durable=self._assignment.durable,
+                engine=engine,
+            )
         except Stopped:
             self._leave(run_id, files, attempts, watcher, write)
             return
         finally:
             self._equipment.pulse.unwatch()
             self.advanced |= watcher.advanced
-        row = self._row(run_id, config, state, diverged, attempts)
+        row = self._row(run_id, config, state, diverged, attempts) | {
+            "engine": str(engine),
+            "images_at_once": engine.images_at_once,
+        }
         write_run(self._layout, row, [{"run_id": run_id, **asdict(epoch)} for epoch in state.rows])
         write(
             "diverged: the loss is not finite"

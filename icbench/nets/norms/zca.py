@@ -23,6 +23,9 @@ from torch.autograd.function import once_differentiable
 from icbench.nets.whitening import Whitening
 from icbench.values import ChannelDivisor, PositiveFloat, Rate
 
+# The decomposition looks at its result, which the GPU has to be waited for: no CUDA graph can hold it.
+CAPTURABLE = False
+
 
 def build(
     channels: int, *, epsilon: PositiveFloat = 1e-5, momentum: Rate = 0.1, group_size: ChannelDivisor = 16

@@ -1,0 +1,80 @@
+"""Which way a run's steps are done: `eager`, replayed from a CUDA `graph`, or with its residual units `compiled`.
+
+All compute the same recipe. Their roundings differ, as those of two machines do, so that a run keeps to one and its row
+says which; what they are measured to differ by is in docs/performance.md.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+
+from icbench import catalog
+from icbench.config import RunConfig
+from icbench.data.device import DeviceData
+from icbench.nets.resnet import Unit
+from icbench.procedure import together
+from icbench.train.ranks import Ranks
+from icbench.train.replay import Recorded
+from icbench.train.state import State
+from icbench.train.steps import Eager, Step
+
+
+class Engine(NamedTuple):
+    """How steps are done. images_at_once: see steps.Eager. reason: why they are not replayed from a graph though they
+    were to be; empty if they are, or were not to be.
+    """
+
+    compiled: bool = False
+    graph: bool = False
+    images_at_once: int | None = None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(name for name in ("compiled", "graph") if getattr(self, name)) or "eager"
+
+    def evaluating(self) -> AbstractContextManager[object]:
+        """Around an evaluation, whose batches nothing should be compiled for: they are few and of other sizes."""
+        return torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
+
+
+EAGER = Engine()
+
+
+def choose(wanted: str, config: RunConfig, data: DeviceData, ranks: Ranks, images_at_once: int | None) -> Engine:
+    """The engine of a run. wanted: a profile's `engine`: auto (a graph, where one is possible) or one of the names."""
+    parts = images_at_once if images_at_once and images_at_once < -(-config.recipe.batch_size // ranks.size) else None
+    obstacle = "" if wanted == "eager" else _obstacle(config, data, ranks, parts)
+    silent = wanted != "graph" and data.device.type != "cuda"
+    return Engine(
+        compiled=wanted == "compiled",
+        graph=wanted != "eager" and not obstacle,
+        images_at_once=parts,
+        reason="" if silent else obstacle,
+    )
+
+
+def _obstacle(config: RunConfig, data: DeviceData, ranks: Ranks, parts: int | None) -> str:
+    """Why the steps of a run cannot be recorded as a graph, if so."""
+    if data.device.type != "cuda":
+        return "there is no GPU"
+    if ranks.size > 1:
+        return "several GPUs share the run"
+    if parts:
+        return "its batches are done in parts"
+    if together(config.procedures).schedules_dropout:
+        return "its dropout rate changes from step to step"
+    if not getattr(catalog.load("norms", config.norm.name), "CAPTURABLE", True):
+        return f"norm {config.norm.name} waits for the GPU in each step"
+    return ""
+
+
+def start(engine: Engine, config: RunConfig, state: State, data: DeviceData, ranks: Ranks) -> Step:
+    """Make ready to step."""
+    if engine.compiled:
+        for module in state.net.modules():
+            if isinstance(module, Unit):  # not the whole net: equal units share what is compiled, in seconds
+                module.compile(dynamic=False)
+    if engine.graph:
+        return Recorded(config, state, data)
+    return Eager(config, state, data, ranks, engine.images_at_once)
