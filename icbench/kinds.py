@@ -18,7 +18,7 @@ ERROR = "error"
 # In words, for people.
 KINDS = {
     HOST_OOM: "the node's memory, or what the job was given of it, did not suffice",
-    GPU_OOM: "the GPU's memory did not suffice",
+    GPU_OOM: "the GPU's memory did not suffice; images_at_once in the profile does batches in parts",
     TIME_OUT: "the job's time was over",
     PREEMPTED: "the job had to make room for another",
     NODE_FAILURE: "the node failed",

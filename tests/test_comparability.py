@@ -40,6 +40,7 @@ def test_runs_that_are_alike_are_not_remarked_on(tmp_path: Path) -> None:
         ({"precision": "tf32"}, "precision", "tf32"),
         ({"world_size": 4}, "world_size", "4"),
         ({"torch_version": "2.11.0"}, "torch_version", "2.11.0"),
+        ({"images_at_once": 32}, "images_at_once", "32 of a batch"),
     ],
 )
 def test_each_condition(tmp_path: Path, odd: dict[str, Any], condition: str, value: str) -> None:

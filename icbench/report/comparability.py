@@ -16,6 +16,7 @@ CONDITIONS = {
     "split": "test images",
     "world_size": "world size (processes that share a run)",
     "torch_version": "torch version",
+    "images_at_once": "images trained on at once",
 }
 UNCOMMITTED = " with uncommitted changes"
 
@@ -61,6 +62,8 @@ def mixtures(evidence: Evidence) -> list[Mixture]:
 def of_runs(evidence: Evidence, condition: str) -> list[str]:
     """(runs,): a condition of each run, in words."""
     runs = evidence.runs
+    if condition == "images_at_once":
+        return [f"{value} of a batch" if value else "whole batches" for value in runs[condition]]
     if condition != "code":
         return [str(value) for value in runs[condition]]
     return [

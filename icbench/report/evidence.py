@@ -27,7 +27,7 @@ from icbench.train.schedule import learning_rate
 _RUN_COLUMNS = (
     "seed", "epochs", "test_accuracy", "test_accuracy_last10", "diverged", "train_seconds", "images_per_second",
     "icbench_version", "git_commit", "git_dirty", "torch_version", "device", "hostname", "threads", "world_size",
-    "precision", "split", "finished_at", "test_correct",
+    "precision", "split", "finished_at", "test_correct", "images_at_once",
 )  # fmt: skip
 _EPOCH_COLUMNS = ("epoch", "test_accuracy", "seconds")
 
