@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from icbench.nets.moments import moments
+
 _OVER_IMAGES = (0, 2, 3)
 
 
@@ -79,7 +81,7 @@ class _Normalise(torch.autograd.Function):
 def _statistics(x: Tensor, peers: Peers) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, biased variance and count over all ranks, merged from each rank's own without cancellation."""
     channels = x.shape[1]
-    variance, mean = torch.var_mean(x, dim=_OVER_IMAGES, correction=0)
+    mean, variance = moments(x, _OVER_IMAGES)
     count = mean.new_full((1,), x.numel() // channels, dtype=torch.float64)
     own = torch.cat([mean.double(), variance.double(), count])
     means, variances, counts = torch.split(peers.gather(own), [channels, channels, 1], dim=1)

@@ -19,6 +19,7 @@ ic-conv-relu) it gives every image the same mean of each map, and there is nothi
 import torch
 from torch import Tensor, nn
 
+from icbench.nets.moments import moments
 from icbench.nets.running import RunningStatistics, standardised
 from icbench.values import PositiveFloat, Rate
 
@@ -51,7 +52,7 @@ class AdaptiveInstanceNorm(RunningStatistics):
 
 def style(images: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """(N, C, H, W) -> each image's means and deviations, both (N, C)."""
-    var, mean = torch.var_mean(images, dim=(2, 3), correction=0)
+    mean, var = moments(images, (2, 3))
     return mean, torch.sqrt(var + epsilon)
 
 

@@ -18,6 +18,7 @@ Needs: more than one value a channel, as batch norm does; of a single one the de
 import torch
 from torch import Tensor, nn
 
+from icbench.nets.moments import moments
 from icbench.nets.running import RunningStatistics, standardised
 from icbench.values import AtLeastOne, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Rate
 
@@ -74,7 +75,7 @@ class BatchRenorm(RunningStatistics):
         if not self.training:
             factor = self.weight / self.running_sigma
             return standardised(exact, self.running_mean, factor, self.bias).to(x.dtype)
-        var, mean = torch.var_mean(exact, dim=(0, 2, 3), correction=0)
+        mean, var = moments(exact, (0, 2, 3))
         sigma = torch.sqrt(var + self.epsilon)
         r, d = self._corrections(mean, sigma)
         self.follow(running_mean=mean, running_sigma=sigma)

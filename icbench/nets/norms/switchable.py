@@ -18,6 +18,7 @@ Needs: nothing; of one image, batch and instance moments are the same.
 import torch
 from torch import Tensor, nn
 
+from icbench.nets.moments import moments
 from icbench.nets.running import RunningStatistics, standardised
 from icbench.values import PositiveFloat, Rate
 
@@ -41,8 +42,9 @@ class SwitchableNorm(RunningStatistics):
 
     def forward(self, x: Tensor) -> Tensor:
         exact = self.exact(x)
-        correction = min(1, x.shape[2] * x.shape[3] - 1)
-        instance_var, instance_mean = torch.var_mean(exact, dim=(2, 3), correction=correction)
+        instance_mean, biased = moments(exact, (2, 3))
+        pixels = x.shape[2] * x.shape[3]
+        instance_var = biased * (pixels / max(1, pixels - 1))
         layer_var, layer_mean = _pooled(instance_var, instance_mean, 1)
         if self.training:
             batch_var, batch_mean = _pooled(instance_var, instance_mean, 0)

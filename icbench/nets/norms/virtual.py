@@ -17,6 +17,7 @@ much as one of R more images.
 import torch
 from torch import Tensor, nn
 
+from icbench.nets.moments import moments
 from icbench.nets.running import standardised
 from icbench.values import PositiveFloat, PositiveInt
 
@@ -38,7 +39,7 @@ class VirtualBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         exact = x.to(self.weight.dtype)
-        var, mean = torch.var_mean(exact, dim=(2, 3), correction=0)
+        mean, var = moments(exact, (2, 3))
         var_r, mean_r = _pooled(var[: self.reference_images], mean[: self.reference_images])
         var, mean = self._mixed(var[self.reference_images :], mean[self.reference_images :], var_r, mean_r)
         # Of the reference, all images have the same moments.
