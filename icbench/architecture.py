@@ -1,13 +1,87 @@
 """The shape of a net in numbers, without torch: a ResNet's convolutions, and what a net costs.
 
-ResNets (He et al. 2015, section 4.2) have depth 6n+2 (basic) or 9n+2 (bottleneck): three stages of n units on maps of
-full, half and quarter size, with width, 2*width and 4*width channels; bottlenecks hand on four times as many.
+He et al. 2015 have two families of ResNets; which one a net is of follows from its data set, whose file may say
+NETS. For small images (section 4.2): a 3x3 stem, then three stages of n units each on maps of full, half and quarter
+size; depth 6n+2 (basic) or 9n+2 (bottleneck). For ImageNet's (table 1): a 7x7 stem of stride 2, max pooling, then four
+stages, of as many units as the table has for a few depths. In both a stage has twice as many channels as the one before
+it, and bottlenecks hand on four times as many.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
-from icbench.config import LAYERS_PER_UNIT_OF_DEPTH
+from icbench import catalog
+
+LAYERS_PER_UNIT = {"basic": 2, "bottleneck": 3}
+_STAGES_OF_SMALL = 3
+
+
+@dataclass(frozen=True)
+class Family:
+    """What all ResNets for one kind of images have in common.
+
+    width: channels of the first stage, if nothing else is said. baselines: the ordering that `baseline` means, by
+    block. stem: kernel size and stride of the first convolution; pools: whether max pooling of 3x3 and stride 2 follows
+    it. striding: which of a bottleneck's convolutions has the unit's stride; of a basic block, the first. depths: by
+    block and depth, how many units each stage has; None: three stages of equally many.
+    """
+
+    width: int
+    baselines: Mapping[str, str]
+    stem: tuple[int, int]
+    pools: bool
+    striding: int
+    depths: Mapping[str, Mapping[int, tuple[int, ...]]] | None = None
+
+    def stages(self, block: str, depth: int) -> tuple[int, ...] | None:
+        """How many units each stage has; None where there is no ResNet of that depth."""
+        if self.depths is not None:
+            return self.depths[block].get(depth)
+        units, rest = divmod(depth - 2, _STAGES_OF_SMALL * LAYERS_PER_UNIT[block])
+        return None if rest or units < 1 else (units,) * _STAGES_OF_SMALL
+
+    def shallowest(self, block: str, depth: int) -> int:
+        """The least depth of a net in which every layer stands that one of `depth` has.
+
+        A stage's units are alike from its second on, in channels, maps and what the ordering puts where, and so are an
+        LSTM's layers.
+        """
+        if block == "lstm":
+            return min(depth, 2)
+        if self.depths is not None:
+            return min(self.depths[block])
+        return min(depth, 2 * _STAGES_OF_SMALL * LAYERS_PER_UNIT[block] + 2)
+
+
+SMALL = Family(
+    width=16,
+    baselines={"basic": "baseline-v1", "bottleneck": "baseline-v2", "lstm": "lstm"},
+    stem=(3, 1),
+    pools=False,
+    striding=0,
+)
+# Bottlenecks stride in their 3x3 convolutions as torchvision's do, where He et al.'s stride in the first 1x1. What
+# everybody calls ResNet-50 is v1.
+IMAGENET = Family(
+    width=64,
+    baselines={"basic": "baseline-v1", "bottleneck": "baseline-v1", "lstm": "lstm"},
+    stem=(7, 2),
+    pools=True,
+    striding=1,
+    depths={
+        "basic": {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)},
+        "bottleneck": {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)},
+    },
+)
+_FAMILIES = {"": SMALL, "imagenet": IMAGENET}
+
+
+@cache
+def family(dataset: str) -> Family:
+    """The ResNets for the images of a data set."""
+    return _FAMILIES[catalog.constant("datasets", dataset, "NETS")]
 
 
 class Convolution(NamedTuple):
@@ -26,59 +100,86 @@ class Unit(NamedTuple):
     shortcut: Convolution | None
 
 
-def stem(image_channels: int, width: int) -> Convolution:
-    """The convolution before the first unit."""
-    return Convolution(image_channels, width, 3, 1)
+@dataclass(frozen=True)
+class Shape:
+    """A net without what stands between its weight layers. image: (height, width, channels)."""
+
+    family: Family
+    block: str
+    depth: int
+    width: int
+    image: tuple[int, int, int]
+    classes: int
+
+    @property
+    def stem(self) -> Convolution:
+        """The convolution before the first unit."""
+        return Convolution(self.image[2], self.width, *self.family.stem)
+
+    def units(self) -> Iterator[Unit]:
+        """A ResNet's units in order."""
+        stages = self.family.stages(self.block, self.depth)
+        assert stages is not None, f"there is no {self.block} ResNet of depth {self.depth}"
+        channels = self.width
+        for stage, count in enumerate(stages):
+            for position in range(count):
+                stride = 2 if stage > 0 and position == 0 else 1
+                branch = self._branch(channels, self.width * 2**stage, stride)
+                out = branch[-1].out
+                changes = channels != out or stride != 1
+                yield Unit(branch, Convolution(channels, out, 1, stride) if changes else None)
+                channels = out
+
+    def _branch(self, channels: int, inner: int, stride: int) -> tuple[Convolution, ...]:
+        if self.block == "basic":
+            return Convolution(channels, inner, 3, stride), Convolution(inner, inner, 3, 1)
+        strides = [stride if layer == self.family.striding else 1 for layer in range(2)]
+        return (
+            Convolution(channels, inner, 1, strides[0]),
+            Convolution(inner, inner, 3, strides[1]),
+            Convolution(inner, 4 * inner, 1, 1),
+        )
+
+    def multiply_adds(self) -> int:
+        """Multiply-adds of one image's pass: the weight layers alone."""
+        if self.block == "lstm":
+            return lstm_multiply_adds(self.depth, self.width, self.image, self.classes)
+        height, width, _ = self.image
+        maps = _strided((height, width), self.stem.stride)
+        total = _cost(self.stem, maps)
+        if self.family.pools:
+            maps = _strided(maps, 2)
+        out = self.width
+        for unit in self.units():
+            for convolution in unit.branch:
+                maps = _strided(maps, convolution.stride)
+                total += _cost(convolution, maps)
+            total += _cost(unit.shortcut, maps) if unit.shortcut else 0
+            out = unit.branch[-1].out
+        return total + out * self.classes
 
 
-def units(block: str, depth: int, width: int) -> Iterator[Unit]:
-    """The units in order. The first convolution of a branch carries the unit's stride."""
-    per_stage = (depth - 2) // LAYERS_PER_UNIT_OF_DEPTH[block]
-    channels = width
-    for index in range(3 * per_stage):
-        stage, position = divmod(index, per_stage)
-        inner = width * 2**stage
-        stride = 2 if stage > 0 and position == 0 else 1
-        branch: tuple[Convolution, ...]
-        if block == "basic":
-            branch = (Convolution(channels, inner, 3, stride), Convolution(inner, inner, 3, 1))
-        else:
-            branch = (
-                Convolution(channels, inner, 1, stride),
-                Convolution(inner, inner, 3, 1),
-                Convolution(inner, 4 * inner, 1, 1),
-            )
-        out = branch[-1].out
-        changes = channels != out or stride != 1
-        yield Unit(branch, Convolution(channels, out, 1, stride) if changes else None)
-        channels = out
+def shape(dataset: str, block: str, depth: int, width: int) -> Shape:
+    """The shape of a net for a data set."""
+    module = catalog.load("datasets", dataset)
+    return Shape(family(dataset), block, depth, width, module.SHAPE, module.CLASSES)
 
 
-def multiply_adds(block: str, depth: int, width: int, shape: tuple[int, int, int], classes: int) -> int:
-    """Multiply-adds of one image's pass: the weight layers alone. shape: (height, width, channels) of an image."""
-    if block == "lstm":
-        return lstm_multiply_adds(depth, width, shape, classes)
-    pixels = shape[0] * shape[1]
-    total = _cost(stem(shape[2], width), pixels)
-    out = width
-    for unit in units(block, depth, width):
-        pixels_out = pixels // unit.branch[0].stride ** 2
-        total += sum(_cost(convolution, pixels_out) for convolution in unit.branch)
-        total += _cost(unit.shortcut, pixels_out) if unit.shortcut else 0
-        pixels, out = pixels_out, unit.branch[-1].out
-    return total + out * classes
-
-
-def lstm_multiply_adds(layers: int, width: int, shape: tuple[int, int, int], classes: int) -> int:
+def lstm_multiply_adds(layers: int, width: int, image: tuple[int, int, int], classes: int) -> int:
     """Multiply-adds of one image's pass through an LSTM: the four gates at each row, and the classifier.
 
-    shape: (height, width, channels) of an image, whose rows are the steps. The first step's product with the hidden
-    state, which is 0, counts as the others do.
+    image: (height, width, channels), whose rows are the steps. The first step's product with the hidden state, which is
+    0, counts as the others do.
     """
-    steps, columns, channels = shape
+    steps, columns, channels = image
     features = columns * channels + (layers - 1) * width
     return steps * 4 * width * (features + layers * width) + width * classes
 
 
-def _cost(convolution: Convolution, pixels_out: int) -> int:
-    return convolution.channels * convolution.out * convolution.kernel**2 * pixels_out
+def _strided(maps: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Height and width of maps that a stride leaves, by paddings that keep them at stride 1."""
+    return -(-maps[0] // stride), -(-maps[1] // stride)
+
+
+def _cost(convolution: Convolution, maps_out: tuple[int, int]) -> int:
+    return convolution.channels * convolution.out * convolution.kernel**2 * maps_out[0] * maps_out[1]

@@ -21,9 +21,6 @@ FILLS = ("edge", "zero")
 INITIALIZATIONS = ("he-truncated-normal", "he-normal", "lecun-normal", "torch-default")
 PADDINGS = ("trailing", "symmetric")
 
-# Three stages of this many layers a unit: what depth - 2 is a multiple of in a ResNet, 6n + 2 or 9n + 2.
-LAYERS_PER_UNIT_OF_DEPTH = {"basic": 6, "bottleneck": 9}
-
 
 @dataclass(frozen=True, slots=True)
 class Variant:
@@ -121,7 +118,8 @@ class Recipe:
             "subtract_pixel_mean": self.subtract_pixel_mean,
             "weight_decay": _fields(self.weight_decay),
         } | ({"standardize_channels": True} if self.standardize_channels else {})
-        # Bottlenecks stride in 1x1 convolutions, which are not padded; an LSTM has none at all.
+        # Small images' bottlenecks stride in 1x1 convolutions, which are not padded, and ImageNet's pad symmetrically
+        # whatever the recipe says; an LSTM has no convolutions at all.
         without = {
             "basic": (),
             "bottleneck": ("downsample_padding",),
@@ -195,27 +193,6 @@ class RunConfig:
     def cell_id(self) -> str:
         """As the run id, without the seed: the runs that differ in nothing but the seed share it."""
         return _digest(self.cell_json())
-
-    def label(self) -> str:
-        """The run in a few words, for people."""
-        return f"{self.description()} seed {self.seed}"
-
-    def description(self) -> str:
-        """The run's cell in a few words."""
-        words = [self.ordering, f"{self.dataset}", f"{self.block}-{self.depth}"]
-        if self.width != 16:
-            words.append(f"width {self.width}")
-        if self.norm.name != "batch":
-            words.append(str(self.norm))
-        if self.weight != PLAIN_WEIGHT:
-            words.append(f"weight {self.weight}")
-        if self.activation != RELU:
-            words.append(str(self.activation))
-        if self.dropout is not None:
-            words.append(f"dropout {self.dropout:g}")
-        words += [f"with {procedure}" for procedure in self.procedures]
-        words += [word for word, usual in ((self.precision, "float32"), (self.split, "test")) if word != usual]
-        return " ".join(words)
 
 
 @dataclass(frozen=True, slots=True)

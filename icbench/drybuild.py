@@ -19,12 +19,13 @@ from itertools import combinations
 from operator import attrgetter
 from typing import Any
 
-from icbench import plan
-from icbench.config import LAYERS_PER_UNIT_OF_DEPTH, Cell, Recipe, RunConfig
+from icbench import plan, wording
+from icbench.architecture import family
+from icbench.config import Cell, Recipe, RunConfig
 from icbench.console import complain, plural
 from icbench.errors import IcbenchError, UserError
 from icbench.grid import Sweep
-from icbench.resolve import DEFAULTS
+from icbench.resolve import DEFAULTS, defaults
 
 _COMMAND = [sys.executable, "-P", "-c", "from icbench.work.builder import main; main()"]
 _MOST_NETS = 100
@@ -70,7 +71,7 @@ class Builder:
             if failure is not None:
                 raise _error(sweep, self._nets[config], **failure)
             if not tells_images_apart:
-                blind.append(self._nets[config].config.description())
+                blind.append(wording.cell(self._nets[config].config))
         if blind:
             more = f" and {len(blind) - 1} more" if len(blind) > 1 else ""
             complain(
@@ -131,15 +132,12 @@ def distinct(cells: Iterable[Cell]) -> dict[RunConfig, Cell]:
 def _representative(config: RunConfig) -> RunConfig:
     """A configuration with the same layers and batches: without what changes only how they are trained.
 
-    What is not named here counts as a difference, so a field that is added later does, too. A stage's units are alike
-    from its second on, in channels, maps and what the ordering puts where, so a net with two units a stage has every
-    layer that a deeper one has, and so has an LSTM with two layers. That one trained so deep may diverge is a result,
-    not a mistake.
+    What is not named here counts as a difference, so a field that is added later does, too. That a deeper net, of the
+    same layers, may diverge as it is trained is a result, not a mistake.
     """
-    deep = 2 if config.block == "lstm" else 2 * LAYERS_PER_UNIT_OF_DEPTH[config.block] + 2
     return replace(
         config,
-        depth=min(config.depth, deep),
+        depth=family(config.dataset).shallowest(config.block, config.depth),
         dropout=None if config.dropout is None else DEFAULTS["dropout"],
         recipe=_training_left_out(config.recipe),
     )
@@ -179,9 +177,9 @@ def covering(nets: list[RunConfig]) -> list[RunConfig]:
 
 def _error(sweep: Sweep, cell: Cell, step: str, reason: str, field: str | None) -> UserError:
     """The failed trial of a cell's net as a mistake of the grid."""
-    problem = f"no net of ({cell.config.description()}) can be {step}: {reason.rstrip('.')}."
+    problem = f"no net of ({wording.cell(cell.config)}) can be {step}: {reason.rstrip('.')}."
     if field is None:
         return sweep.error(cell, ("ordering",), problem, "Change one of its fields, or leave the combination out.")
-    usual = DEFAULTS[field] or "[]"
+    usual = defaults(cell.config.dataset)[field] or "[]"
     remedy = f"With {field}: {usual} it can: give {field} another value, or leave the combination out."
     return sweep.error(cell, (field, "ordering"), problem, remedy)

@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from icbench import wording
 from icbench.config import Cell, Recipe, RunConfig, Variant
 from icbench.errors import UserError, suggest
 from icbench.resolve import (
@@ -16,6 +17,8 @@ from icbench.resolve import (
     Fields,
     Given,
     check_field,
+    check_required,
+    defaults,
     full_variants,
     ordering_name,
     parse_field,
@@ -97,6 +100,8 @@ def _combinations(data: dict[str, Any], seeds: tuple[int, ...]) -> tuple[list[Fi
     product_ = [fixed | axis | row for axis in _product(axes) for row in rows]
     if includes and not axes and rows == [{}] and not all(field in fixed for field in REQUIRED):
         product_ = []  # 'fixed' is what the entries of 'include' share
+    for fields in product_[:1]:  # all of them have the same fields
+        check_required(fields)
     for index, entry in enumerate(includes):
         for field in REQUIRED:
             if field not in fixed | entry:
@@ -315,19 +320,19 @@ def _is_gone(fields: Fields, cells: dict[str, Cell], seeds: tuple[int, ...]) -> 
 
 def _matches(entry: Fields, fields: Fields) -> bool:
     """Whether a combination, its defaults filled in, has every value of `entry`."""
-    return all(name in fields or name in DEFAULTS for name in entry) and all(
-        _same(name, given.value, fields[name].value if name in fields else DEFAULTS[name], fields)
-        for name, given in entry.items()
-    )
+    values = defaults(fields["dataset"].value) | {name: given.value for name, given in fields.items()}
+    return all(name in values and _same(name, given.value, values) for name, given in entry.items())
 
 
-def _same(name: str, wanted: Any, actual: Any, fields: Fields) -> bool:
+def _same(name: str, wanted: Any, values: dict[str, Any]) -> bool:
+    """Whether a field has the wanted value, or what comes to the same, among the values of all fields."""
+    actual = values[name]
     if name == "ordering":
-        block = fields["block"].value if "block" in fields else DEFAULTS["block"]
-        return ordering_name(wanted, block) == ordering_name(actual, block)
+        dataset, block = values["dataset"], values["block"]
+        return ordering_name(wanted, dataset, block) == ordering_name(actual, dataset, block)
     if isinstance(wanted, Variant | tuple):
         wanted = wanted if isinstance(wanted, tuple) else (wanted,)
-        every = full_variants(name, actual, fields["recipe"].value if "recipe" in fields else None)
+        every = full_variants(name, actual, values["recipe"])
         return [variant.name for variant in wanted] == [variant.name for variant in every] and all(
             set(ours.options) <= set(theirs.options) for ours, theirs in zip(wanted, every, strict=True)
         )
@@ -354,7 +359,7 @@ def _baselines(data: dict[str, Any], cells: dict[str, Cell], given: dict[str, li
                 if config.cell_id in cells:
                     break
         except Mistake as mistake:
-            problem = f"the baseline of ({cell.config.description()}): {mistake.problem}"
+            problem = f"the baseline of ({wording.cell(cell.config)}): {mistake.problem}"
             path = mistake.path if mistake.path[:1] == ("baseline",) else ("baseline",)
             raise Mistake(path, problem, mistake.remedy) from None
         baseline = config.cell_id
@@ -369,7 +374,7 @@ def _baselines(data: dict[str, Any], cells: dict[str, Cell], given: dict[str, li
 
 def _describe_both(first: RunConfig, second: RunConfig) -> tuple[str, str]:
     """Both in words that tell them apart: with recipe and norm in full where the short ones are the same."""
-    if first.description() != second.description():
-        return first.description(), second.description()
-    ours, other = (f"{each.description()}, recipe {each.recipe.label}, norm {each.norm}" for each in (first, second))
+    if wording.cell(first) != wording.cell(second):
+        return wording.cell(first), wording.cell(second)
+    ours, other = (f"{wording.cell(each)}, recipe {each.recipe.label}, norm {each.norm}" for each in (first, second))
     return ours, other

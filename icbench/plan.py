@@ -6,7 +6,7 @@ from functools import cache
 from heapq import heapify, heapreplace
 
 from icbench import catalog
-from icbench.architecture import multiply_adds
+from icbench.architecture import shape
 from icbench.config import RunConfig, Variant
 from icbench.errors import UserError
 from icbench.grid import Sweep
@@ -50,7 +50,7 @@ def cost(config: RunConfig) -> float:
 @cache
 def _cost_of_epoch(name: str, block: str, depth: int, width: int) -> float:
     dataset = catalog.load("datasets", name)
-    forward: float = 2 * multiply_adds(block, depth, width, dataset.SHAPE, dataset.CLASSES)
+    forward: float = 2 * shape(name, block, depth, width).multiply_adds()
     images: float = 3 * dataset.TRAIN_IMAGES + dataset.TEST_IMAGES
     return forward * images
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from icbench import monitor
+from icbench import monitor, wording
 from icbench.console import duration
 from icbench.events import Event
 from icbench.layout import Layout
@@ -149,4 +149,4 @@ class Progress:
 def _labels(runs: tuple[Run, ...]) -> dict[str, str]:
     """Each run in a few words; with its recipe where they differ."""
     several = len({config.recipe.label for _, config in runs}) > 1
-    return {i: config.label() + (f" recipe {config.recipe.label}" if several else "") for i, config in runs}
+    return {i: wording.run(config) + (f" recipe {config.recipe.label}" if several else "") for i, config in runs}

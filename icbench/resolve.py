@@ -6,9 +6,9 @@ from functools import cache
 from typing import Any
 
 from icbench import catalog, recipe
+from icbench.architecture import LAYERS_PER_UNIT, SMALL, family
 from icbench.config import (
     BLOCKS,
-    LAYERS_PER_UNIT_OF_DEPTH,
     PLAIN_WEIGHT,
     PRECISIONS,
     RELU,
@@ -23,11 +23,10 @@ from icbench.values import TYPES
 from icbench.yamlfile import Mistake, Path_
 
 BASELINE = "baseline"
-_BASELINE_OF_BLOCK = {"basic": "baseline-v1", "bottleneck": "baseline-v2", "lstm": "lstm"}
 
 DEFAULTS: dict[str, Any] = {
     "block": "basic",
-    "width": 16,
+    "width": SMALL.width,
     "norm": Variant("batch"),
     "dropout": 0.05,
     "weight": PLAIN_WEIGHT,
@@ -36,7 +35,6 @@ DEFAULTS: dict[str, Any] = {
     "precision": "float32",
     "split": "test",
 }
-
 
 REQUIRED = ("dataset", "depth", "ordering", "recipe")
 _MOST = {"depth": 10_000, "width": 1_000_000}
@@ -107,27 +105,37 @@ def check_field(field: str, path: Path_) -> None:
     raise Mistake(path, f"a configuration has no field {field!r}.", suggest(field, _PARSERS))
 
 
+@cache
+def defaults(dataset: str) -> dict[str, Any]:
+    """What the fields of a configuration are that nobody gives: DEFAULTS, and the width of ImageNet's nets."""
+    return DEFAULTS | {"width": family(dataset).width}
+
+
+def check_required(fields: Fields) -> None:
+    """Raise Mistake unless all fields are given that have no default."""
+    for field in REQUIRED:
+        if field not in fields:
+            raise Mistake((), f"the field {field!r} is given nowhere.", "Add it to fixed, grid or zip.")
+
+
 def resolve(fields: Fields) -> RunConfig:
     """The configuration (with seed 0) that `fields` and the defaults name. Raises Mistake where they do not fit."""
-    get = {name: given.value for name, given in fields.items()}
-    for field in REQUIRED:
-        if field not in get:
-            raise Mistake((), f"the field {field!r} is given nowhere.", "Add it to fixed, grid or zip.")
-    value = DEFAULTS | get
-    block, width, training = value["block"], value["width"], value["recipe"]
+    check_required(fields)
+    value = defaults(fields["dataset"].value) | {name: given.value for name, given in fields.items()}
+    dataset, block, width, training = value["dataset"], value["block"], value["width"], value["recipe"]
     for field, most in _MOST.items():
         if value[field] > most:
             raise Mistake(where(fields, field), f"{field} {value[field]} is beyond any machine.", f"At most: {most:,}.")
-    _check_shift(fields, training, value["dataset"])
+    _check_input(fields, training, dataset)
     norm = full_norm(value["norm"], training)
-    ordering = ordering_name(value["ordering"], block)
+    ordering = ordering_name(value["ordering"], dataset, block)
     if block == "lstm":
         _check_lstm(fields, value)
     else:
-        _check_depth(fields, block, value["depth"])
+        _check_depth(fields, dataset, block, value["depth"])
     _check_norm(fields, norm, block)
     _check_divisors(fields, norm, width)
-    dropout = value["dropout"] if _uses_dropout(ordering, block) else None
+    dropout = value["dropout"] if _uses_dropout(ordering, dataset, block) else None
     weight, activation = _full("weights", value["weight"]), _full("activations", value["activation"])
     _check_activation(fields, weight, activation)
     training = _initialized(training, activation)
@@ -136,7 +144,7 @@ def resolve(fields: Fields) -> RunConfig:
         training = together(procedures).adapt(training)
         procedures = _that_matter(procedures, training, dropout=bool(dropout))
     return RunConfig(
-        dataset=value["dataset"],
+        dataset=dataset,
         block=block,
         depth=value["depth"],
         width=width,
@@ -153,9 +161,9 @@ def resolve(fields: Fields) -> RunConfig:
     )
 
 
-def ordering_name(name: str, block: str) -> str:
-    """The ordering that a name means in nets of that block."""
-    return _BASELINE_OF_BLOCK[block] if name == BASELINE else name
+def ordering_name(name: str, dataset: str, block: str) -> str:
+    """The ordering that a name means in nets of that block for that data set."""
+    return family(dataset).baselines[block] if name == BASELINE else name
 
 
 @cache
@@ -183,10 +191,10 @@ def _that_matter(procedures: tuple[Variant, ...], training: Recipe, *, dropout: 
 
 
 @cache
-def _uses_dropout(ordering: str, block: str) -> bool:
+def _uses_dropout(ordering: str, dataset: str, block: str) -> bool:
     if block == "lstm":
         return False
-    uses: bool = catalog.load("orderings", ordering).ORDERING.of(block).uses_dropout
+    uses: bool = catalog.load("orderings", ordering).ORDERING.of(family(dataset).baselines[block]).uses_dropout
     return uses
 
 
@@ -195,10 +203,10 @@ def full_norm(given: Variant, training: Recipe) -> Variant:
     return _filled(given, training.norm_defaults)
 
 
-def full_variants(field: str, given: Any, training: Recipe | None) -> tuple[Variant, ...]:
-    """The variants, with all their options, that a field's value names; the norm's depend on the recipe, if known."""
+def full_variants(field: str, given: Any, training: Recipe) -> tuple[Variant, ...]:
+    """The variants, with all their options, that a field's value names; the norm's depend on the recipe."""
     if field == "norm":
-        return (full_norm(given, training) if training else given,)
+        return (full_norm(given, training),)
     if field == "procedures":
         return full_procedures(given)
     return (_full(f"{field}s", given),)
@@ -219,7 +227,7 @@ def where(fields: Fields, *names: str) -> Path_:
 def _check_lstm(fields: Fields, value: dict[str, Any]) -> None:
     """An LSTM has no residual branches to order, no convolutions, and no ReLUs."""
     for field, only in (("ordering", BASELINE), ("weight", PLAIN_WEIGHT), ("activation", RELU)):
-        if value[field] not in (only, ordering_name(BASELINE, "lstm")):
+        if value[field] not in (only, ordering_name(BASELINE, value["dataset"], "lstm")):
             problem = f"{field} {value[field]} is impossible: an LSTM has no residual branches, convolutions or ReLUs."
             raise Mistake(where(fields, field, "block"), problem, f"With block: lstm write {field}: {only}.")
 
@@ -248,24 +256,49 @@ def _check_norm(fields: Fields, norm: Variant, block: str) -> None:
         raise Mistake(where(fields, "norm", "block"), problem, f"The norms that can: {', '.join(fitting)}.")
 
 
-def _check_depth(fields: Fields, block: str, depth: int) -> None:
-    per = LAYERS_PER_UNIT_OF_DEPTH[block]
-    units, rest = divmod(depth - 2, per)
-    if rest or units < 1:
-        below, above = max(units, 1) * per + 2, (max(units, 0) + 1) * per + 2
-        near = f"{below} or {above}" if below != above else f"{above}"
-        problem = f"depth {depth} is impossible: a {block} ResNet has {per}n+2 layers, n from 1 up."
-        raise Mistake(where(fields, "depth", "block"), problem, f"The nearest: {near}.")
+def _check_depth(fields: Fields, dataset: str, block: str, depth: int) -> None:
+    if family(dataset).stages(block, depth) is not None:
+        return
+    at = where(fields, "depth", "block")
+    if depths := family(dataset).depths:
+        every = "; ".join(f"{name} {', '.join(map(str, known))}" for name, known in depths.items())
+        raise Mistake(at, f"depth {depth} is impossible: {dataset} has no {block} ResNet-{depth}.", f"It has: {every}.")
+    per = 3 * LAYERS_PER_UNIT[block]
+    units = (depth - 2) // per
+    below, above = max(units, 1) * per + 2, (max(units, 0) + 1) * per + 2
+    near = f"{below} or {above}" if below != above else f"{above}"
+    problem = f"depth {depth} is impossible: a {block} ResNet has {per}n+2 layers, n from 1 up."
+    raise Mistake(at, problem, f"The nearest: {near}.")
 
 
-def _check_shift(fields: Fields, training: Recipe, dataset: str) -> None:
-    height, width, _ = _shape(dataset)
-    if training.augmentation.shift >= min(height, width):
-        problem = (
-            f"a shift of {training.augmentation.shift} pixels moves {dataset}'s {height}x{width} images out of sight."
-        )
-        path = (*where(fields, "recipe"), "augmentation", "shift")
-        raise Mistake(path, problem, "Override it: recipe: {name: ..., augmentation: {shift: 1}}.")
+def _check_input(fields: Fields, training: Recipe, dataset: str) -> None:
+    """What a recipe does to images before a net sees them."""
+    module, shift = catalog.load("datasets", dataset), training.augmentation.shift
+    crops, sharded = training.augmentation.crop_area < 1, hasattr(module, "SHARDED_SIDE")
+    height, width, _ = module.SHAPE
+    of_shift, of_mean, of_crop = ("augmentation", "shift"), ("subtract_pixel_mean",), ("augmentation", "crop_area")
+    without_shift, without_mean = "augmentation: {shift: 0}", "subtract_pixel_mean: false"
+    many, one = f"{dataset}'s images are of many sizes", f"{dataset}'s images are of one size, {height}x{width}"
+    for wrong, field, problem, override in (
+        (shift and sharded, of_shift, f"{many}: they are cropped, not shifted.", without_shift),
+        (
+            shift >= min(height, width),
+            of_shift,
+            f"a shift of {shift} pixels moves {dataset}'s {height}x{width} images out of sight.",
+            "augmentation: {shift: 1}",
+        ),
+        (crops and not sharded, of_crop, f"{one}: they are shifted, not cropped.", "augmentation: {crop_area: 1}"),
+        (training.subtract_pixel_mean and sharded, of_mean, f"{many}: no pixel has a mean.", without_mean),
+        (
+            training.subtract_pixel_mean and training.standardize_channels,
+            of_mean,
+            "either each pixel's mean is subtracted or each channel's, not both.",
+            without_mean,
+        ),
+    ):
+        if wrong:
+            remedy = f"Override it: recipe: {{name: ..., {override}}}."
+            raise Mistake((*where(fields, "recipe"), *field), problem, remedy)
 
 
 def _check_divisors(fields: Fields, norm: Variant, width: int) -> None:
@@ -280,9 +313,3 @@ def _check_divisors(fields: Fields, norm: Variant, width: int) -> None:
             )
             path = where(fields, "norm", "width")
             raise Mistake((*path, name), problem, f"{name} should be one of {', '.join(divisors)}.")
-
-
-@cache
-def _shape(dataset: str) -> tuple[int, int, int]:
-    shape: tuple[int, int, int] = catalog.load("datasets", dataset).SHAPE
-    return shape

@@ -4,10 +4,34 @@ from collections.abc import Callable, Iterable
 from functools import cache
 
 from icbench import catalog
-from icbench.config import RunConfig, Variant
+from icbench.architecture import family
+from icbench.config import PLAIN_WEIGHT, RELU, RunConfig, Variant
 from icbench.values import Scalar
 
 Column = tuple[str, Callable[[RunConfig], str]]
+
+
+def run(config: RunConfig) -> str:
+    """A run in a few words."""
+    return f"{cell(config)} seed {config.seed}"
+
+
+def cell(config: RunConfig) -> str:
+    """A run's cell in a few words: what it is, and what is not as usual."""
+    words = [config.ordering, config.dataset, f"{config.block}-{config.depth}"]
+    if config.width != family(config.dataset).width:
+        words.append(f"width {config.width}")
+    if config.norm.name != "batch":
+        words.append(str(config.norm))
+    if config.weight != PLAIN_WEIGHT:
+        words.append(f"weight {config.weight}")
+    if config.activation != RELU:
+        words.append(str(config.activation))
+    if config.dropout is not None:
+        words.append(f"dropout {config.dropout:g}")
+    words += [f"with {procedure}" for procedure in config.procedures]
+    words += [word for word, usual in ((config.precision, "float32"), (config.split, "test")) if word != usual]
+    return " ".join(words)
 
 
 @cache

@@ -74,6 +74,11 @@ def test_more_goldens_and_what_they_are_of(write_grid: Callable[..., Path]) -> N
     for text, (name, value), golden in (
         (f"recipe: chen2019\n{CIFAR.replace('}', ', precision: float64}')}", ("precision", "float64"), "625e80894e74"),
         (f"recipe: {{name: chen2019, sync_batch_norm: true}}\n{CIFAR}", ("sync_batch_norm", True), "2a7e7ac2f572"),
+        (
+            "recipe: imagenet-chen2019\nfixed: {dataset: imagenet, block: bottleneck, depth: 50, ordering: li2018}",
+            ("width", 64),
+            "1fd8ad9c2782",
+        ),
     ):
         ((run_id, config),) = grid.load(write_grid(text)).runs()
         content = json.loads(config.canonical_json())

@@ -263,6 +263,7 @@ def test_our_sweeps_are_right_and_ask_a_question(file: Path) -> None:
     assert sweep.name == file.stem
 
 
+IMAGENET = "fixed: {dataset: imagenet, block: bottleneck, depth: 50, ordering: baseline}\n"
 LSTM = "recipe: digits\nfixed: {dataset: digits, block: lstm, depth: 1, ordering: baseline}\n"
 FIXED = "recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: relu-ic-conv}\n"
 # What is in the file; the line that must be named; what must be said.
@@ -292,6 +293,41 @@ MISTAKES = {
         "recipe:\n  name: digits\n  augmentation:\n    shift: 9\nfixed: {dataset: digits, depth: 8, ordering: li2018}",
         4,
         "out of sight",
+    ),
+    "depth that no bottleneck ResNet on ImageNet has": (
+        "recipe: imagenet-chen2019\nfixed: {dataset: imagenet, block: bottleneck, ordering: baseline}\n"
+        "grid:\n  depth: [50, 110]",
+        4,
+        "imagenet has no bottleneck ResNet-110. It has: basic 18, 34; bottleneck 50, 101, 152.",
+    ),
+    "depth that is a bottleneck's": (
+        "recipe: imagenet-chen2019\nfixed:\n  dataset: imagenet\n  depth: 50\n  ordering: baseline",
+        4,
+        "imagenet has no basic ResNet-50",
+    ),
+    "crop of images of one size": (
+        "recipe: imagenet-chen2019\nfixed: {dataset: cifar10, depth: 8, ordering: li2018}",
+        1,
+        "cifar10's images are of one size, 32x32: they are shifted, not cropped. "
+        "Override it: recipe: {name: ..., augmentation: {crop_area: 1}}.",
+    ),
+    "shift of ImageNet's images": (
+        IMAGENET + "recipe:\n  name: chen2019\n  augmentation:\n    shift: 4",
+        5,
+        "imagenet's images are of many sizes: they are cropped, not shifted. "
+        "Override it: recipe: {name: ..., augmentation: {shift: 0}}.",
+    ),
+    "mean of ImageNet's pixels": (
+        IMAGENET + "recipe:\n  name: imagenet-chen2019\n  subtract_pixel_mean: true",
+        4,
+        "imagenet's images are of many sizes: no pixel has a mean. "
+        "Override it: recipe: {name: ..., subtract_pixel_mean: false}.",
+    ),
+    "two means": (
+        FIXED.replace("recipe: digits", "recipe: {name: digits, standardize_channels: true}"),
+        1,
+        "either each pixel's mean is subtracted or each channel's, not both. "
+        "Override it: recipe: {name: ..., subtract_pixel_mean: false}.",
     ),
     "include whose width does not fit": (
         FIXED.replace("}", ", norm: group}") + "include:\n  - {width: 12}",

@@ -13,11 +13,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from icbench import catalog, grid
-from icbench.architecture import multiply_adds
+from icbench.architecture import shape
 from icbench.config import RunConfig, Variant
 from icbench.nets.build import build, parameter_count
 from icbench.nets.ic import IC
-from icbench.nets.ordering import CONV, DROPOUT, NORM, RELU, Piece
+from icbench.nets.ordering import CONV, DROPOUT, NORM, POOL, RELU, Piece
 from icbench.nets.ordering import IC as IC_PIECE
 
 IMAGE_NORMS = [name for name in catalog.names("norms") if "build" in catalog.functions("norms", name)]
@@ -67,11 +67,11 @@ def test_multiply_adds_are_torch_s(config: RunConfig, block: str, depth: int) ->
     net = build(replace(config, block=block, depth=depth))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(torch.zeros(1, 3, 32, 32))
-    assert counter.get_total_flops() == 2 * multiply_adds(block, depth, 16, (32, 32, 3), 10)
+    assert counter.get_total_flops() == 2 * shape("cifar10", block, depth, 16).multiply_adds()
 
 
 def test_resnet_110_costs_what_is_published() -> None:
-    assert round(multiply_adds("basic", 110, 16, (32, 32, 3), 10) / 1e6) == 253
+    assert round(shape("cifar10", "basic", 110, 16).multiply_adds() / 1e6) == 253
 
 
 def pieces(module: nn.Module) -> Iterator[Piece]:
@@ -87,11 +87,13 @@ def pieces(module: nn.Module) -> Iterator[Piece]:
             yield NORM
         elif isinstance(child, nn.Dropout):
             yield DROPOUT
+        elif isinstance(child, nn.MaxPool2d):
+            yield POOL
         else:
             yield from pieces(child)
 
 
-C, N, R, I, D = CONV, NORM, RELU, IC_PIECE, DROPOUT  # noqa: E741
+C, N, R, I, D, P = CONV, NORM, RELU, IC_PIECE, DROPOUT, POOL  # noqa: E741
 # Ordering -> stem, first branch, second branch, after the addition, after the last unit, before the classifier.
 BASIC = {
     "relu-ic-conv": ([C], [R, I, C, R, I, C], [R, I, C, R, I, C], [], [R, I], []),
@@ -111,17 +113,36 @@ BOTTLENECK = {
     "baseline-v2": ([C, N, R], [C, N, R, C, N, R, C], [N, R, C] * 3, [], [N, R], []),
     "li2018": ([C, N, R], [C, N, R, C, N, R, C], [N, R, C] * 3, [], [N, R], [D]),
 }
+# ImageNet's: the pooling ends the stem, but for an IC layer, which stands right before the next weights; li2018 is v1.
+IMAGENET_STEMS = {
+    "relu-ic-conv": [C, P],
+    "ic-conv-relu": [C, P],
+    "conv-relu-ic": [C, R, P, I],
+    "conv-ic-relu": [C, I, R, P],
+    "baseline-v1": [C, N, R, P],
+    "baseline-v2": [C, N, R, P],
+    "li2018": [C, N, R, P],
+}
+LI2018_AS_V1 = (*BOTTLENECK["baseline-v1"][:-1], [D])
+TABLES = {
+    ("cifar10", "basic", 20): BASIC,
+    ("cifar10", "bottleneck", 20): BOTTLENECK,
+    ("imagenet", "basic", 18): {name: (IMAGENET_STEMS[name], *places[1:]) for name, places in BASIC.items()},
+    ("imagenet", "bottleneck", 50): {
+        name: (IMAGENET_STEMS[name], *places[1:]) for name, places in (BOTTLENECK | {"li2018": LI2018_AS_V1}).items()
+    },
+}
 
 
 @pytest.mark.parametrize("ordering", catalog.names("orderings"))
-@pytest.mark.parametrize(("block", "table"), [("basic", BASIC), ("bottleneck", BOTTLENECK)])
-def test_what_stands_where(
-    config: RunConfig, block: str, table: dict[str, tuple[list[Piece], ...]], ordering: str
-) -> None:
+@pytest.mark.parametrize(("dataset", "block", "depth"), TABLES)
+def test_what_stands_where(config: RunConfig, dataset: str, block: str, depth: int, ordering: str) -> None:
     """SCIENCE: each ordering is the same cycle cut at another place, as the table of the papers has it."""
+    table = TABLES[dataset, block, depth]
     if ordering not in table:
         pytest.fail(f"add the ordering {ordering} to the tables of this test")
-    net = build(replace(config, block=block, ordering=ordering))
+    with torch.device("meta"):
+        net = build(replace(config, dataset=dataset, block=block, depth=depth, ordering=ordering))
     first, second = net.units[0], net.units[1]
     places = (net.stem, first.branch, second.branch, second.after, net.last, net.head)
     assert tuple(list(pieces(place)) for place in places) == table[ordering]

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.optim.swa_utils import update_bn
 
-from icbench import catalog, grid
+from icbench import catalog, grid, wording
 from icbench.config import RunConfig, Variant
 from icbench.nets.build import build
 from icbench.nets.reference import ReferenceBatch
@@ -325,7 +325,7 @@ def test_procedures_in_the_run_id(load: Load) -> None:
         {"name": "svb", "every": 5, "factor": 1.5},
         {"name": "warm-up", "epochs": 5.0, "start": 0.1},
     ]
-    assert both.label() == (
+    assert wording.run(both) == (
         "conv-relu-ic digits basic-8 width 4 dropout 0.3 "
         "with svb every=5 factor=1.5 with warm-up epochs=5.0 start=0.1 seed 0"
     )

@@ -3,6 +3,7 @@
 from torch import nn
 
 from icbench import catalog
+from icbench.architecture import family, shape
 from icbench.config import RunConfig
 from icbench.nets.initialization import initialize
 from icbench.nets.lstm import LSTM
@@ -42,7 +43,6 @@ def _lstm(config: RunConfig) -> nn.Module:
 
 
 def _resnet(config: RunConfig) -> nn.Module:
-    dataset = catalog.load("datasets", config.dataset)
     weight = catalog.load("weights", config.weight.name)
     activation = catalog.load("activations", config.activation.name)
     parts = Parts(
@@ -50,17 +50,12 @@ def _resnet(config: RunConfig) -> nn.Module:
         getattr(weight, "activation", activation.build),
         lambda: activation.dropout(config.dropout or 0.0),
         bias=config.recipe.convolution_bias,
-        trailing_padding=config.recipe.downsample_padding == "trailing",
+        # ImageNet's bottlenecks stride in 3x3 convolutions, and pad symmetrically always: run ids do not tell.
+        trailing_padding=config.block == "basic" and config.recipe.downsample_padding == "trailing",
     )
-    net = ResNet(
-        parts,
-        catalog.load("orderings", config.ordering).ORDERING.of(config.block),
-        block=config.block,
-        depth=config.depth,
-        width=config.width,
-        image_channels=dataset.SHAPE[2],
-        classes=dataset.CLASSES,
-    )
+    baseline = family(config.dataset).baselines[config.block]
+    ordering = catalog.load("orderings", config.ordering).ORDERING.of(baseline)
+    net = ResNet(parts, ordering, shape(config.dataset, config.block, config.depth, config.width))
     initialize(net, config.recipe.initialization)
     for name, module in list(net.named_modules()):
         if isinstance(module, nn.Conv2d):

@@ -17,9 +17,11 @@ class Piece(Enum):
     DROPOUT = auto()
     IC = auto()
     """Normalisation, then dropout."""
+    POOL = auto()
+    """Max pooling of 3x3 and stride 2, in the stem of ImageNet's nets."""
 
 
-CONV, RELU, NORM, DROPOUT, IC = Piece.CONV, Piece.RELU, Piece.NORM, Piece.DROPOUT, Piece.IC
+CONV, RELU, NORM, DROPOUT, IC, POOL = Piece.CONV, Piece.RELU, Piece.NORM, Piece.DROPOUT, Piece.IC, Piece.POOL
 Pieces = tuple[Piece, ...]
 
 
@@ -30,8 +32,8 @@ class Ordering:
     stem: before the first unit. layer: repeated twice (basic) or three times (bottleneck) to make a residual branch.
     after_add: pieces taken off the end of the branch and put after the addition instead. first_unit_without: pieces
     taken off the beginning of the very first branch, since the stem has just done them. last: after the last unit.
-    head: between the global average pooling and the classifier. for_bottlenecks: what it is in nets of bottlenecks,
-    where that differs.
+    head: between the global average pooling and the classifier. where_v2: what it is in nets whose baseline is
+    baseline-v2, if another.
     """
 
     stem: Pieces
@@ -40,16 +42,21 @@ class Ordering:
     first_unit_without: Pieces = ()
     last: Pieces = ()
     head: Pieces = ()
-    for_bottlenecks: "Ordering | None" = None
+    where_v2: "Ordering | None" = None
 
     def __post_init__(self) -> None:
         assert self.stem.count(CONV) == self.layer.count(CONV) == 1
         assert not self.after_add or self.layer[-len(self.after_add) :] == self.after_add
         assert self.layer[: len(self.first_unit_without)] == self.first_unit_without
 
-    def of(self, block: str) -> "Ordering":
-        """The ordering in nets of that block."""
-        return self.for_bottlenecks if block == "bottleneck" and self.for_bottlenecks else self
+    def of(self, baseline: str) -> "Ordering":
+        """The ordering in nets that have that baseline."""
+        return self.where_v2 if baseline == "baseline-v2" and self.where_v2 else self
+
+    @property
+    def pooled_stem(self) -> Pieces:
+        """The stem of nets that pool there: last, but for an IC, which stays right before the next weight layer."""
+        return (*self.stem[:-1], POOL, IC) if self.stem[-1] is IC else (*self.stem, POOL)
 
     @property
     def uses_dropout(self) -> bool:

@@ -1,14 +1,14 @@
-"""ResNets for small images (He et al. 2015, section 4.2) of basic blocks or bottlenecks, in any ordering.
+"""ResNets for small images and for ImageNet's (He et al. 2015), of basic blocks or bottlenecks, in any ordering.
 
-Depth 6n+2 (basic) or 9n+2 (bottleneck): three stages of n units on maps of full, half and quarter size, with width,
-2*width and 4*width channels (bottlenecks hand on four times as many).
+Which convolutions they have, icbench/architecture.py says. Where a unit changes the shape, its shortcut is a 1x1
+convolution without a norm, so that all orderings have the same number of parameters; torchvision's have one there.
 """
 
 from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from icbench.architecture import Convolution, stem, units
+from icbench.architecture import Convolution, Shape
 from icbench.nets.ic import IC
 from icbench.nets.ordering import Ordering, Piece
 
@@ -59,6 +59,8 @@ class Parts:
                 return IC(self.norm(channels), self.dropout())
             case Piece.DROPOUT:
                 return self.dropout()
+            case Piece.POOL:
+                return nn.MaxPool2d(3, stride=2, padding=1)
         raise AssertionError(piece)
 
 
@@ -79,14 +81,13 @@ class Unit(nn.Module):
 class ResNet(nn.Module):
     """x: (N, image channels, H, W) -> logits (N, classes)."""
 
-    def __init__(
-        self, parts: Parts, ordering: Ordering, *, block: str, depth: int, width: int, image_channels: int, classes: int
-    ):
+    def __init__(self, parts: Parts, ordering: Ordering, shape: Shape):
         super().__init__()
-        self.stem = parts.sequence(ordering.stem, image_channels, (stem(image_channels, width),))
-        channels = width
+        stem = ordering.pooled_stem if shape.family.pools else ordering.stem
+        self.stem = parts.sequence(stem, shape.image[2], (shape.stem,))
+        channels = shape.width
         chain: list[Unit] = []
-        for unit in units(block, depth, width):
+        for unit in shape.units():
             branch = ordering.branch(len(unit.branch), first=not chain)
             shortcut = parts.convolution(unit.shortcut) if unit.shortcut else nn.Identity()
             out = unit.branch[-1].out
@@ -99,7 +100,7 @@ class ResNet(nn.Module):
         self.units = nn.Sequential(*chain)
         self.last = parts.sequence(ordering.last, channels, ())
         self.head = parts.sequence(ordering.head, channels, ())
-        self.classifier = nn.Linear(channels, classes)
+        self.classifier = nn.Linear(channels, shape.classes)
 
     def forward(self, x: Tensor) -> Tensor:
         maps = self.last(self.units(self.stem(x)))

@@ -22,6 +22,7 @@ from matplotlib.legend import Legend
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
+from icbench import wording
 from icbench.config import RunConfig
 from icbench.files import write_whole
 from icbench.report import metrics, stats
@@ -31,7 +32,7 @@ from icbench.report.evidence import Evidence
 from icbench.report.metrics import Floats
 from icbench.report.published import SOURCES, Beside
 from icbench.report.stats import Estimate
-from icbench.report.treatments import Contrast, cell_in_words, contrasts, in_words, varying
+from icbench.report.treatments import Contrast, contrasts, in_words, varying
 
 # Every text and line that is neither data nor background has this colour; a page may put its own in its place.
 INK = "#2b2b2b"
@@ -580,7 +581,7 @@ def beside_published(rows: Sequence[Beside]) -> Figures:
     cells: dict[str, list[Beside]] = {}
     for each in rows:
         if each.our_effect is not None:
-            cells.setdefault(cell_in_words(each.config), []).append(each)
+            cells.setdefault(wording.cell(each.config), []).append(each)
     figures = {}
     for number, part in _parts(list(cells.items()), _ROWS):
         figure = Figure(layout="constrained")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from icbench import wording
 from icbench.report.answer import points, size, times
 from icbench.report.cells import CellRow
 from icbench.report.comparison import NONE, Comparison, Comparisons, Count
@@ -14,7 +15,6 @@ from icbench.report.evidence import Evidence
 from icbench.report.power import detectable, seeds_needed
 from icbench.report.published import SOURCES, Beside
 from icbench.report.stats import Estimate
-from icbench.report.treatments import cell_in_words
 
 _LATEX = str.maketrans(
     {
@@ -260,7 +260,7 @@ def cells(rows: Sequence[CellRow]) -> Table:
         "t-intervals over seeds. Epochs to target: the median over seeds; a run that never gets there counts as "
         "infinity.",
         columns=(
-            Column("cell", "cell", TEXT, lambda r: cell_in_words(r.config)),
+            Column("cell", "cell", TEXT, lambda r: wording.cell(r.config)),
             Column("cell_id", "id", TEXT, lambda r: r.cell_id),
             Column("recipe", "recipe", TEXT, lambda r: r.config.recipe.label),
             Column("seeds", "seeds", COUNT, lambda r: r.seeds),
@@ -287,7 +287,7 @@ def beside(rows: Sequence[Beside]) -> Table:
         "alone; only where the net is the same. Effects: differences to the respective baselines. Which baseline net "
         "the paper means it does not say; v1 for basic blocks and v2 for bottlenecks come nearest to its numbers.",
         columns=(
-            Column("cell", "ours", TEXT, lambda b: cell_in_words(b.config)),
+            Column("cell", "ours", TEXT, lambda b: wording.cell(b.config)),
             Column("source", "source", TEXT, lambda b: SOURCES[b.published.source]),
             Column("accuracy", "our accuracy, %", ACCURACY, lambda b: b.ours),
             Column("published", "theirs, %", Kind(lambda a: f"{100 * a:.2f}"), lambda b: b.published.accuracy),
@@ -326,7 +326,7 @@ def unfinished(evidence: Evidence) -> Table:
             state = "diverged" if row is not None else "failed" if failure else "missing"
             last_line = (failure.message.strip().splitlines() or [""])[-1] if failure else ""
             kind = failure.kind if failure else ""
-            rows.append(_Unfinished(run_id, cell_in_words(cell.config), seed, state, kind, last_line))
+            rows.append(_Unfinished(run_id, wording.cell(cell.config), seed, state, kind, last_line))
     return Table(
         name="not-as-wanted",
         title="Runs that are missing, failed or diverged",

@@ -115,8 +115,3 @@ def in_words(config: RunConfig, fields: Collection[str]) -> str:
         told = {name: f"{told['block']}-{told['depth']}" if name == "block" else v for name, v in told.items()}
         del told["depth"]
     return _in_words(told)
-
-
-def cell_in_words(config: RunConfig) -> str:
-    """A cell without its seed."""
-    return config.label().rsplit(" seed ", 1)[0]

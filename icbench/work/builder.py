@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from icbench import catalog
-from icbench.architecture import multiply_adds
+from icbench.architecture import shape
 from icbench.config import RunConfig
 from icbench.data import store
 from icbench.failure import in_words
@@ -70,9 +70,7 @@ def tells_images_apart(config: RunConfig) -> bool:
 
     One that normalises each map of each image right before the average over its pixels does not, and never learns to.
     """
-    dataset = catalog.load("datasets", config.dataset)
-    images = multiply_adds(config.block, config.depth, config.width, dataset.SHAPE, dataset.CLASSES)
-    return 2 * images > _MOST_WITH_NUMBERS or _tells_apart(config)
+    return 2 * _multiply_adds(config) > _MOST_WITH_NUMBERS or _tells_apart(config)
 
 
 @torch.no_grad()
@@ -95,9 +93,7 @@ def _is_to_blame(field: str, config: RunConfig) -> bool:
 
 
 def _failure(config: RunConfig) -> Failure | None:
-    dataset = catalog.load("datasets", config.dataset)
-    images = multiply_adds(config.block, config.depth, config.width, dataset.SHAPE, dataset.CLASSES)
-    work = images * config.recipe.batch_size
+    work = _multiply_adds(config) * config.recipe.batch_size
     if work <= _MOST_WITH_NUMBERS:
         return _failure_on(_CPU, config)
     failure = _failure_on(_META, config)
@@ -105,6 +101,11 @@ def _failure(config: RunConfig) -> Failure | None:
         # What looks at a tensor's values, or computes in NumPy, is possible, though not where there are none.
         return _failure_on(_CPU, config) if work <= _MOST_WITH_NUMBERS_IF_NEEDED else None
     return failure
+
+
+def _multiply_adds(config: RunConfig) -> int:
+    """Of one image's forward pass."""
+    return shape(config.dataset, config.block, config.depth, config.width).multiply_adds()
 
 
 def _failure_on(device: torch.device, config: RunConfig) -> Failure | None:

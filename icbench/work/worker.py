@@ -17,7 +17,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from icbench import kinds, provenance
+from icbench import kinds, provenance, wording
 from icbench.config import RunConfig
 from icbench.events import Teller
 from icbench.failure import in_words, record_failure
@@ -192,7 +192,7 @@ class _Worker:
             return
         with _log(files) as write:
             where = f"{socket.gethostname()}, process {os.getpid()}"
-            write(f"attempt {attempts.attempts} of {config.label()} on {where}: {attempts.code}")
+            write(f"attempt {attempts.attempts} of {wording.run(config)} on {where}: {attempts.code}")
             if before and before.code != attempts.code:
                 write(f"the attempt before ran other code: {before.code}")
             try:
