@@ -74,6 +74,8 @@ _RUNS = {
     "procedures": "string",  # joined by "; ", empty if there is none
     "engine": "string",  # how its steps were done: eager, graph, compiled, compiled graph; null is eager
     "images_at_once": "int32",  # into parts of at most so many images a batch was cut; null: into none
+    "test_top5_accuracy": "float64",  # after the last epoch: the class has one of the five largest logits; null of less
+    # than 100 classes, and in runs before it was measured; so in epochs
 }
 _EPOCHS = {
     "run_id": "string",
@@ -84,6 +86,7 @@ _EPOCHS = {
     "test_loss": "float64",
     "test_accuracy": "float64",
     "seconds": "float64",
+    "test_top5_accuracy": "float64",
 }
 _COLUMNS = {"runs": _RUNS, "epochs": _EPOCHS}
 

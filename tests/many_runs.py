@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from icbench import grid, ledger, results
-from icbench.architecture import stem, units
+from icbench.architecture import shape
 from icbench.config import RunConfig
 from icbench.files import write_json
 from icbench.layout import Layout
@@ -185,6 +185,7 @@ def epochs_table(runs: list[Run], curves: Curves) -> pa.Table:
     ids = pa.array([run_id for run_id, _ in runs]).take(pa.array(np.repeat(np.arange(count), curves.trained)))
     columns = {"run_id": ids, "epoch": numbers[happened]}
     columns |= {name: values[happened] for name, values in curves.columns.items()}
+    columns["test_top5_accuracy"] = pa.nulls(len(ids))  # as in runs before it was measured
     return pa.table(columns, schema=results.schema("epochs"))
 
 
@@ -246,8 +247,9 @@ def _described(run_id: str, config: RunConfig) -> dict[str, Any]:
 
 def _parameters(config: RunConfig) -> int:
     """About as many as the net has: the weights of its convolutions."""
-    convolutions = [stem(3, config.width)]
-    for unit in units(config.block, config.depth, config.width):
+    net = shape(config.dataset, config.block, config.depth, config.width)
+    convolutions = [net.stem]
+    for unit in net.units():
         convolutions += unit.branch
     return sum(each.channels * each.out * each.kernel**2 for each in convolutions)
 

@@ -8,8 +8,9 @@ import pytest
 from synthetic import make
 
 from icbench.config import RunConfig
-from icbench.report import stats
+from icbench.report import stats, tables
 from icbench.report.cells import CellRow, cell_rows
+from icbench.report.tables import Table
 
 GRID = """
 recipe: {name: digits, epochs: 2}
@@ -64,3 +65,29 @@ def test_never_is_never_dropped(write_grid: Callable[..., Path]) -> None:
     assert treated.epochs_to_target == math.inf
     assert treated.reached == 1
     assert treated.record()["epochs_to_target"] is None
+
+
+def test_top5_stands_in_the_table_where_there_is_one(write_grid: Callable[..., Path]) -> None:
+    def table_of(known: Callable[[RunConfig], float | None]) -> tuple[list[CellRow], Table]:
+        file = write_grid(GRID)
+
+        def conditions(config: RunConfig) -> dict[str, float | None]:
+            return {"test_top5_accuracy": known(config)}
+
+        rows = cell_rows(make(file.parent, file.read_text(), lambda _: [0.5, 0.8], conditions=conditions))
+        return rows, tables.cells(rows)
+
+    rows, without = table_of(lambda _: None)
+    assert [row.top5 for row in rows] == [None] * 3
+    assert "top5" not in without.records()[0]
+    assert "Top-5" not in without.note
+
+    # Of the baseline one run is old.
+    rows, having = table_of(lambda c: None if (c.ordering, c.seed) == ("baseline-v1", 1) else 0.9 + c.seed / 100)
+    assert rows[0].top5 is None
+    assert rows[1].top5 == pytest.approx(stats.mean([0.9, 0.91, 0.92]))
+    assert rows[1].record()["top5"]["value"] == pytest.approx(0.91)
+    assert having.only("accuracy", "top5").records()[1]["top5"] == pytest.approx(0.91)
+    assert having.only("top5").texts()[1][0][0].startswith("91.00")
+    assert having.only("top5").texts()[0][0][0] == "–"
+    assert "Top-5" in having.note

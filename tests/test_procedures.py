@@ -17,10 +17,10 @@ from torch.optim.swa_utils import update_bn
 
 from icbench import catalog, grid, wording
 from icbench.config import RunConfig, Variant
+from icbench.data.device import DeviceData
 from icbench.nets.build import build
 from icbench.nets.reference import ReferenceBatch
 from icbench.procedure import Moment, batch_sizes, together
-from icbench.train import evaluation
 from icbench.train.course import Course
 from icbench.train.evaluation import Stopped, evaluate
 from icbench.train.loop import train
@@ -198,7 +198,7 @@ def test_singular_values_are_bounded(load: Load, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [359, 100])
 def test_adabn_s_statistics_are_the_test_images(size: int, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """As torch's update_bn has them: averages over the batches."""
-    monkeypatch.setattr(evaluation, "_BATCH", size)
+    monkeypatch.setattr(DeviceData, "evaluation_batch", size)
     config = load("adabn")
     data = digits(config)
     torch.manual_seed(0)

@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import Icbench
 
 import icbench as package
 from icbench import results
@@ -67,8 +68,9 @@ def by_pyarrow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 RUN_COLUMNS = """run_id cell_id dataset block depth width ordering norm norm_options dropout recipe precision split seed
 parameters epochs test_accuracy test_accuracy_last10 diverged train_seconds images_per_second started_at finished_at
 attempts icbench_version git_commit git_dirty torch_version device hostname threads world_size slurm_job_id config
-node gpu test_correct weight activation procedures"""
-EPOCH_COLUMNS = "run_id epoch learning_rate train_loss train_accuracy test_loss test_accuracy seconds"
+node gpu test_correct weight activation procedures test_top5_accuracy"""
+EPOCH_COLUMNS = """run_id epoch learning_rate train_loss train_accuracy test_loss test_accuracy seconds
+test_top5_accuracy"""
 
 
 def test_what_is_written_is_read(layout: Layout) -> None:
@@ -127,6 +129,23 @@ def test_columns_added_later_are_null_in_older_files(layout: Layout) -> None:
     pq.write_table(old, layout.row("runs", "aa"))
     runs = package.load_runs(layout.root)
     assert runs["config"].isna().tolist() == [True, False]
+
+
+def test_top5_is_null_in_older_epochs_and_runs_and_shown_where_there_is_one(
+    layout: Layout, icbench_here: Icbench
+) -> None:
+    write(layout, "aa", "bb", config='{"recipe": {}}', norm_options="{}")
+    for table in results.TABLES:
+        old = pq.read_table(layout.row(table, "aa")).drop_columns(["test_top5_accuracy"])
+        pq.write_table(old, layout.row(table, "aa"))
+    for frame in (package.load_runs(layout.root), package.load_epochs(layout.root)):
+        assert frame.loc[frame["run_id"] == "aa", "test_top5_accuracy"].isna().all()
+        assert (frame.loc[frame["run_id"] == "bb", "test_top5_accuracy"] == 0.5).all()
+    shown = {run_id: icbench_here("show", run_id, "--results", layout.root).out for run_id in ("aa", "bb")}
+    assert "top5" not in shown["aa"]
+    assert "not finite" not in shown["aa"]
+    assert "test_top5_accuracy" in shown["bb"]
+    assert "test top5" in " ".join(shown["bb"].split())
 
 
 def test_columns_may_be_missing_anywhere(layout: Layout) -> None:

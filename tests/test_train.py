@@ -204,8 +204,8 @@ def test_test_images_end_no_training(
     when: int, ends_diverged: bool, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A test loss that is not finite in between is a row like any other; at the end it means a diverged net."""
-    figures = [evaluation.Evaluation(1.0, 0.5, torch.empty(0))] * 3
-    figures[when] = evaluation.Evaluation(math.nan, 0.1, torch.empty(0))
+    figures = [evaluation.Evaluation(1.0, 0.5, torch.empty(0), None)] * 3
+    figures[when] = evaluation.Evaluation(math.nan, 0.1, torch.empty(0), None)
     shown = iter(figures)
     monkeypatch.setattr(loop, "evaluate", lambda *_: next(shown))
     state, diverged = train(config, digits(config), tmp_path / "checkpoint.pt", Watcher())
@@ -247,7 +247,7 @@ def test_the_figures_of_an_epoch_are_the_plain_ones(config: RunConfig, tmp_path:
 def test_evaluation_in_batches_is_evaluation_at_once(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     data, net = digits(config), State.fresh(config, torch.device("cpu")).net
     whole = evaluation.evaluate(net, data, "float32")
-    monkeypatch.setattr(evaluation, "_BATCH", 100)
+    monkeypatch.setattr(data, "evaluation_batch", 100)
     parts = evaluation.evaluate(net, data, "float32")
     assert parts[:2] == pytest.approx(whole[:2], rel=1e-6)
     assert torch.equal(parts.correct, whole.correct)

@@ -70,10 +70,11 @@ def _show_finished(row: dict[str, Any], epochs: list[dict[str, Any]], *, as_json
         print_table(out, listing)
         out.print()
     curve = table("epochs")
-    for name in curve_rows[0]:
+    names = [name for name in curve_rows[0] if name != "test_top5_accuracy" or row[name] is not None]
+    for name in names:
         curve.add_column(name.replace("_", " "), justify="right")
     for epoch in curve_rows:
-        curve.add_row(*map(_in_words, epoch.values()))
+        curve.add_row(*(_in_words(epoch[name]) for name in names))
     print_table(out, curve)
 
 

@@ -33,6 +33,9 @@ class DeviceData:
     that a shift brings in are the repeated edge of the normalised image (`edge`) or 0 (`zero`).
     """
 
+    # How many images are evaluated at once.
+    evaluation_batch = 1000
+
     def __init__(
         self,
         arrays: tuple[Any, Any, Any, Any],

@@ -18,7 +18,8 @@ class CellRow:
     """A cell's figures over its finished seeds. Accuracies are fractions.
 
     accuracy: after the last epoch; last10: mean over the last ten. A diverged run counts with the accuracy that it
-    ended with. difference: to the baseline cell; None for a baseline, or without one. target: see Evidence.
+    ended with. top5: of the five likeliest classes after the last epoch; None where a run has none, be it of less than
+    100 classes or old. difference: to the baseline cell; None for a baseline, or without one. target: see Evidence.
     epochs_to_target: the median over seeds of the epoch that first reaches it, infinite if half of them never do; also
     in training images and in seconds of training; reached: how many do.
     """
@@ -30,6 +31,7 @@ class CellRow:
     failed: int
     accuracy: Estimate | None
     last10: Estimate | None
+    top5: Estimate | None
     difference: Estimate | None
     target: float | None
     epochs_to_target: float | None
@@ -46,7 +48,7 @@ class CellRow:
         fields |= {"procedures": [each.canonical() for each in config.procedures], "recipe": config.recipe.label}
         fields |= {"precision": config.precision, "split": config.split}
         own = {key: value for key, value in asdict(self).items() if key != "config"}
-        for name in ("accuracy", "last10", "difference"):
+        for name in ("accuracy", "last10", "top5", "difference"):
             own[name] = _interval(getattr(self, name))
         own |= {name: _plain(own[name]) for name in ("epochs_to_target", "images_to_target", "seconds_to_target")}
         return {"cell_id": own.pop("cell_id"), **fields, **own}
@@ -61,6 +63,7 @@ def _row(cell_id: str, evidence: Evidence) -> CellRow:
     cell, done = evidence.cells[cell_id], evidence.rows[cell_id]
     baseline = evidence.sweep.baselines.get(cell_id)
     accuracies, target = evidence.of(cell_id, "final"), evidence.targets[cell_id]
+    top5 = evidence.of(cell_id, "top5")
     compared = bool(done and baseline and evidence.rows[baseline])
 
     def median(unit: str) -> float | None:
@@ -74,6 +77,7 @@ def _row(cell_id: str, evidence: Evidence) -> CellRow:
         failed=sum(run_id in evidence.failures for run_id in cell.run_ids),
         accuracy=stats.mean(accuracies) if done else None,
         last10=stats.mean(evidence.of(cell_id, "last10")) if done else None,
+        top5=stats.mean(top5) if done and not np.isnan(top5).any() else None,
         difference=stats.difference([(accuracies, evidence.of(baseline, "final"))]).estimate
         if compared and baseline
         else None,

@@ -27,7 +27,7 @@ from icbench.train.schedule import learning_rate
 _RUN_COLUMNS = (
     "seed", "epochs", "test_accuracy", "test_accuracy_last10", "diverged", "train_seconds", "images_per_second",
     "icbench_version", "git_commit", "git_dirty", "torch_version", "device", "hostname", "threads", "world_size",
-    "precision", "split", "finished_at", "test_correct", "images_at_once",
+    "precision", "split", "finished_at", "test_correct", "images_at_once", "test_top5_accuracy",
 )  # fmt: skip
 _EPOCH_COLUMNS = ("epoch", "test_accuracy", "seconds")
 
@@ -96,6 +96,8 @@ class Evidence:
             "final": self.final,
             "last10": np.array(self.runs["test_accuracy_last10"], dtype=float),
             "diverged": np.array(self.runs["diverged"], dtype=float),
+            # NaN of data sets of few classes, and of runs before it was measured.
+            "top5": np.array(self.runs["test_top5_accuracy"], dtype=float),
         }
         found |= {name: np.full(len(self.final), np.nan) for name in ("area", "deviation", "drawdown", "spikes")}
         groups: dict[int, list[int]] = {}

@@ -253,12 +253,15 @@ def stability(pooled: Sequence[Comparison]) -> Table:
 def cells(rows: Sequence[CellRow]) -> Table:
     """One row a cell, baselines too."""
     accuracy = _optional(ACCURACY, NONE)
+    top5: tuple[Column, ...] = ()
+    if any(row.top5 is not None for row in rows):
+        top5 = (Column("top5", "top-5 accuracy, %", accuracy, lambda r: r.top5),)
     return Table(
         name="cells",
         title="Cells",
         note="Accuracy in per cent after the last epoch, and the mean of the last ten (or of all, if fewer), with "
         "t-intervals over seeds. Epochs to target: the median over seeds; a run that never gets there counts as "
-        "infinity.",
+        f"infinity.{' Top-5: the class is among the five likeliest, after the last epoch.' if top5 else ''}",
         columns=(
             Column("cell", "cell", TEXT, lambda r: wording.cell(r.config)),
             Column("cell_id", "id", TEXT, lambda r: r.cell_id),
@@ -269,6 +272,7 @@ def cells(rows: Sequence[CellRow]) -> Table:
             Column("diverged", "diverged", COUNT, lambda r: r.diverged),
             Column("accuracy", "accuracy, %", accuracy, lambda r: r.accuracy),
             Column("last10", "last 10 epochs, %", accuracy, lambda r: r.last10),
+            *top5,
             Column("epochs_to_target", "epochs to target", _optional(NUMBER, math.nan), lambda r: r.epochs_to_target),
             Column("images_to_target", "images to target", _optional(LARGE, math.nan), lambda r: r.images_to_target),
             Column("seconds_to_target", "seconds to target", _optional(LARGE, math.nan), lambda r: r.seconds_to_target),

@@ -12,7 +12,8 @@ from icbench.procedure import Procedure
 from icbench.train.numerics import autocast, dtype
 from icbench.train.ranks import ALONE, Ranks
 
-_BATCH = 1000
+# Of ten classes, five hold the right one half of the time by chance.
+_CLASSES_FOR_TOP5 = 100
 _NONE = Procedure()
 
 
@@ -21,11 +22,15 @@ class Stopped(Exception):
 
 
 class Evaluation(NamedTuple):
-    """Mean cross-entropy in nats and accuracy over the test images; correct: (images,) uint8, 1 for right ones."""
+    """Mean cross-entropy in nats and accuracy over the test images; correct: (images,) uint8, 1 for right ones.
+
+    top5_accuracy: the fraction of images whose class has one of the five largest logits; None of less than 100 classes.
+    """
 
     loss: float
     accuracy: float
     correct: Tensor
+    top5_accuracy: float | None
 
 
 @torch.inference_mode()
@@ -49,7 +54,7 @@ def evaluate(
 
     def forwards() -> Iterator[None]:
         """Every rank runs all images."""
-        for start, stop in batches(_BATCH):
+        for start, stop in batches(data.evaluation_batch):
             images, _ = data.test_batch(start, stop, dtype(precision))
             with autocast(precision, data.device):
                 net(images)
@@ -57,9 +62,11 @@ def evaluate(
 
     net.eval()
     sums = torch.zeros(2, dtype=torch.float64, device=data.device)
+    # Images with their class among five, and all of which that was asked: a rank without images does not know.
+    top5 = torch.zeros_like(sums)
     correct = torch.zeros(count, dtype=torch.uint8, device=data.device)
     with procedures.evaluating(net, forwards):
-        for start, stop in batches(_BATCH * ranks.size):
+        for start, stop in batches(data.evaluation_batch * ranks.size):
             own = ranks.share(start, stop)
             images, labels = data.test_batch(*own, dtype(precision))
             if len(labels) == 0:
@@ -69,8 +76,21 @@ def evaluate(
                 loss = cross_entropy(logits, labels)
             sums += batch_sums(loss, logits, labels)
             correct[slice(*own)] = logits.argmax(dim=1) == labels
+            if logits.shape[1] >= _CLASSES_FOR_TOP5:
+                top5[0] += among_five(logits, labels).sum()
+                top5[1] += len(labels)
     loss_mean, accuracy = (ranks.total(sums) / count).tolist()
-    return Evaluation(loss_mean, accuracy, ranks.total(correct).cpu())
+    hits, asked = ranks.total(top5).tolist()
+    return Evaluation(loss_mean, accuracy, ranks.total(correct).cpu(), hits / asked if asked else None)
+
+
+def among_five(logits: Tensor, labels: Tensor) -> Tensor:
+    """(images,) bool: whether an image's class has one of its five largest logits; never where one of them is NaN.
+
+    Of equal ones at the fifth place, torch.topk chooses.
+    """
+    found = (logits.topk(5, dim=1).indices == labels[:, None]).any(dim=1)
+    return found & ~logits.isnan().any(dim=1)
 
 
 def batch_sums(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:

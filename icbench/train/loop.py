@@ -102,7 +102,9 @@ def train(
             store(steps, seconds)
             raise
         rate = upkeep.learning_rate(course.moment(state.epoch, steps - 1))
-        row = EpochRow(state.epoch, rate, train_loss, train_accuracy, test.loss, test.accuracy, seconds)
+        row = EpochRow(
+            state.epoch, rate, train_loss, train_accuracy, test.loss, test.accuracy, seconds, test.top5_accuracy
+        )
         state.end_epoch(row, test.correct)
         store(0, 0.0)
         watcher.epoch_ended(row)

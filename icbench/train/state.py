@@ -27,7 +27,8 @@ class EpochRow:
     """One epoch, counted from 1. Losses are mean cross-entropies in nats; accuracies are fractions.
 
     The training figures are those of the batches as they were trained on (augmented, dropout on, weights moving); the
-    test figures are those after the epoch. seconds: of training alone, without the evaluation.
+    test figures are those after the epoch. seconds: of training alone, without the evaluation. test_top5_accuracy: see
+    Evaluation.
     """
 
     epoch: int
@@ -37,6 +38,7 @@ class EpochRow:
     test_loss: float
     test_accuracy: float
     seconds: float
+    test_top5_accuracy: float | None
 
 
 @dataclass

@@ -312,6 +312,7 @@ class _Worker:
             "weight": str(config.weight),
             "activation": str(config.activation),
             "procedures": "; ".join(map(str, config.procedures)),
+            "test_top5_accuracy": state.rows[-1].test_top5_accuracy,
             "test_correct": np.packbits(state.correct.numpy()).tobytes(),
             **self._code,
             **hardware.describe(self._equipment.device),
