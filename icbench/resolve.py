@@ -13,6 +13,7 @@ from icbench.config import (
     PRECISIONS,
     RELU,
     SPLITS,
+    Augmentation,
     Recipe,
     RunConfig,
     Variant,
@@ -272,33 +273,37 @@ def _check_depth(fields: Fields, dataset: str, block: str, depth: int) -> None:
 
 
 def _check_input(fields: Fields, training: Recipe, dataset: str) -> None:
-    """What a recipe does to images before a net sees them."""
-    module, shift = catalog.load("datasets", dataset), training.augmentation.shift
-    crops, sharded = training.augmentation.crop_area < 1, hasattr(module, "SHARDED_SIDE")
-    height, width, _ = module.SHAPE
-    of_shift, of_mean, of_crop = ("augmentation", "shift"), ("subtract_pixel_mean",), ("augmentation", "crop_area")
+    """Whether a recipe does to images what can be done to a data set's before a net sees them."""
+    means = (training.subtract_pixel_mean, training.standardize_channels)
+    if found := _input_mistake(dataset, training.augmentation, *means):
+        field, problem, override = found
+        remedy = f"Override it: recipe: {{name: ..., {override}}}."
+        raise Mistake((*where(fields, "recipe"), *field), problem, remedy)
+
+
+@cache
+def _input_mistake(
+    dataset: str, augmentation: Augmentation, of_pixels: bool, of_channels: bool
+) -> tuple[Path_, str, str] | None:
+    """The recipe's field that is wrong, why, and what to write instead; of_pixels, of_channels: whose mean is taken."""
+    module, shift = catalog.load("datasets", dataset), augmentation.shift
+    size, mean = f"{module.SHAPE[0]}x{module.SHAPE[1]}", ("subtract_pixel_mean",)
     without_shift, without_mean = "augmentation: {shift: 0}", "subtract_pixel_mean: false"
-    many, one = f"{dataset}'s images are of many sizes", f"{dataset}'s images are of one size, {height}x{width}"
-    for wrong, field, problem, override in (
-        (shift and sharded, of_shift, f"{many}: they are cropped, not shifted.", without_shift),
-        (
-            shift >= min(height, width),
-            of_shift,
-            f"a shift of {shift} pixels moves {dataset}'s {height}x{width} images out of sight.",
-            "augmentation: {shift: 1}",
-        ),
-        (crops and not sharded, of_crop, f"{one}: they are shifted, not cropped.", "augmentation: {crop_area: 1}"),
-        (training.subtract_pixel_mean and sharded, of_mean, f"{many}: no pixel has a mean.", without_mean),
-        (
-            training.subtract_pixel_mean and training.standardize_channels,
-            of_mean,
-            "either each pixel's mean is subtracted or each channel's, not both.",
-            without_mean,
-        ),
-    ):
-        if wrong:
-            remedy = f"Override it: recipe: {{name: ..., {override}}}."
-            raise Mistake((*where(fields, "recipe"), *field), problem, remedy)
+    if hasattr(module, "SHARDED_SIDE"):
+        many = f"{dataset}'s images are of many sizes"
+        if shift:
+            return ("augmentation", "shift"), f"{many}: they are cropped, not shifted.", without_shift
+        if of_pixels:
+            return mean, f"{many}: no pixel has a mean.", without_mean
+    elif augmentation.crop_area < 1:
+        problem = f"{dataset}'s images are of one size, {size}: they are shifted, not cropped."
+        return ("augmentation", "crop_area"), problem, "augmentation: {crop_area: 1}"
+    if shift >= min(module.SHAPE[:2]):
+        problem = f"a shift of {shift} pixels moves {dataset}'s {size} images out of sight."
+        return ("augmentation", "shift"), problem, "augmentation: {shift: 1}"
+    if of_pixels and of_channels:
+        return mean, "either each pixel's mean is subtracted or each channel's, not both.", without_mean
+    return None
 
 
 def _check_divisors(fields: Fields, norm: Variant, width: int) -> None:
