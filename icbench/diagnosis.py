@@ -104,7 +104,7 @@ def _mount(folder: Path) -> tuple[str, str]:
 def _data_sets(data: Path | None) -> Iterator[Finding]:
     for name in catalog.names("datasets"):
         try:
-            store.load(name, data)
+            store.verify(name, data)
         except UserError as error:
             missing = not store.file_of(name, data).is_file()
             yield Finding(f"data set {name}", _WARNING if missing else _FAILED, error.problem, error.remedy)

@@ -39,7 +39,7 @@ def data(parser: argparse.ArgumentParser) -> None:
         "--data",
         metavar="DIR",
         type=Path,
-        help="where the data sets' .npz files are (default: $ICBENCH_DATA, else data)",
+        help="where the data sets' files are (default: $ICBENCH_DATA, else data)",
     )
 
 

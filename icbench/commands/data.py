@@ -14,14 +14,18 @@ if TYPE_CHECKING:
 def add(commands: "Commands") -> None:
     parser = commands.add_parser("data", help="prepare data sets")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    prepare = actions.add_parser("prepare", help="make DIR/NAME.npz from a download, archives or another .npz")
-    prepare.add_argument("name", metavar="NAME", help="cifar10 or cifar100")
+    prepare = actions.add_parser(
+        "prepare", help="make DIR/NAME.npz from a download, archives or another .npz, or DIR/NAME/ from photos"
+    )
+    prepare.add_argument("name", metavar="NAME", help="cifar10, cifar100 or imagenet")
     prepare.add_argument(
         "--from",
         dest="source",
         metavar="DIR_OR_FILE",
         type=Path,
-        help="archives (python or binary version, packed or not) or a .npz; default: download through torchvision",
+        help="of the CIFARs: archives (python or binary version, packed or not) or a .npz; default: download through "
+        "torchvision. Of imagenet, which has no default: the folder with train/CLASS/*.JPEG and val/CLASS/*.JPEG; its "
+        "images are resized and packed by all cores",
     )
     arguments.data(prepare)
     arguments.json(prepare)

@@ -123,7 +123,7 @@ def _check_machine(todo: "Plan", machine: "Profile", args: argparse.Namespace) -
     from icbench.profile import Slurm
 
     for name in sorted({config.dataset for _, config in todo.missing}):
-        store.load(name, args.data)
+        store.verify(name, args.data)
     if machine.device == "cpu" and any(config.precision == "tf32" for _, config in todo.missing):
         raise UserError(
             "precision tf32 needs an NVIDIA GPU; here the profile trains on the CPU.", "Use float32.", file=args.grid

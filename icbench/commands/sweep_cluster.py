@@ -54,7 +54,7 @@ def check(sweep: "Sweep", machine: "Slurm", args: argparse.Namespace) -> None:
         return
     configs = [cell.config for cell in sweep.cells]
     for name, split in sorted({(c.dataset, c.split) for c in configs}):
-        train_count = len(store.split(store.load(name, args.data), split)[0])
+        train_count = store.train_count(name, args.data, split)
         trainings = {(c.recipe, c.procedures) for c in configs if (c.dataset, c.split) == (name, split)}
         try:
             for batch_size in {size for each in trainings for size in batch_sizes(*each, train_count)}:

@@ -1,4 +1,6 @@
-"""Making `DIR/NAME.npz` from torchvision's download, from the official archives, or from another .npz."""
+"""Making `DIR/NAME.npz` from torchvision's download, from the official archives, or from another .npz; or the shards
+`DIR/NAME/` from a folder of images.
+"""
 
 import tempfile
 from collections.abc import Callable
@@ -7,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from icbench import catalog
-from icbench.data import archives, store
+from icbench.data import archives, imagefolder, store
 from icbench.errors import IcbenchError, UserError
 from icbench.files import write_whole
 
@@ -17,15 +19,20 @@ Tell = Callable[[str], None]
 def prepare(name: str, source: Path | None, data: Path | None, tell: Tell) -> Path:
     """Make the data set's file, checked and whole or not at all; return it. `tell` hears of the progress.
 
+    A sharded data set's is its manifest.
+
     Where it is whole already and no source is named, nothing is done. Raises UserError: unknown or bundled data set,
     a source that is not the data set; IcbenchError: no download.
     """
     dataset = catalog.load("datasets", name)
-    if not hasattr(dataset, "ARCHIVES"):
+    if hasattr(dataset, "BUNDLED"):
         raise UserError(f"the data set {name} needs no preparing: it ships with icbench.")
     target = store.file_of(name, data)
     if source is None and _is_whole(name, target):
         tell("it is there already; --from makes it again")
+        return target
+    if store.is_sharded(name):
+        _pack(name, source, target.parent, tell)
         return target
     arrays = _arrays(name, dataset.ARCHIVES, source, tell)
     tell(f"checking {len(arrays['y_train'])} training and {len(arrays['y_test'])} test images")
@@ -38,10 +45,30 @@ def prepare(name: str, source: Path | None, data: Path | None, tell: Tell) -> Pa
 
 def _is_whole(name: str, file: Path) -> bool:
     try:
-        store.read_npz(name, file)
+        store.verify_file(name, file)
     except UserError:
         return False
     return True
+
+
+def _pack(name: str, source: Path | None, folder: Path, tell: Tell) -> None:
+    dataset = catalog.load("datasets", name)
+    shape = (
+        f"It should have train/ and val/, each with a folder for each of the {dataset.CLASSES} classes, of "
+        f"{dataset.TRAIN_IMAGES} and {dataset.TEST_IMAGES} images in all."
+    )
+    if source is None:
+        problem = f"{name} cannot be downloaded by everybody, so that icbench cannot fetch it."
+        raise UserError(problem, f"Give the folder of its images with --from DIR. {shape}")
+    tell(f"looking for images in {source}")
+    train, test = imagefolder.find(source, shape)
+    for split, count in ((train, dataset.TRAIN_IMAGES), (test, dataset.TEST_IMAGES)):
+        if len(split.classes) != dataset.CLASSES:
+            raise UserError(f"there are {len(split.classes)} folders, not {dataset.CLASSES}.", shape, file=split.folder)
+        if len(split.images) != count:
+            raise UserError(f"there are {len(split.images)} images, not {count}.", shape, file=split.folder)
+    tell(f"resizing {len(train.images)} training and {len(test.images)} test images to {folder}/")
+    imagefolder.pack(train, test, folder, dataset.SHARDED_SIDE, tell)
 
 
 def _arrays(name: str, parts: archives.Archives, source: Path | None, tell: Tell) -> archives.Arrays:

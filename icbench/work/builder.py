@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 
@@ -14,6 +15,7 @@ from icbench import catalog
 from icbench.architecture import shape
 from icbench.config import RunConfig
 from icbench.data import store
+from icbench.errors import UserError
 from icbench.failure import in_words
 from icbench.nets.build import build
 from icbench.nets.reference import ReferenceBatch
@@ -149,8 +151,9 @@ def _train_count(name: str, split: str) -> int:
     count: int = dataset.TRAIN_IMAGES
     if split == "test":
         return count
-    if hasattr(dataset, "BUNDLED"):
-        return len(store.split(store.load(name, None), split)[0])
+    if hasattr(dataset, "BUNDLED") or store.is_sharded(name):
+        with suppress(UserError):  # shards need not be there yet
+            return store.train_count(name, None, split)
     return count - count // 10  # a tenth of each class; the CIFARs', which need not be there yet, are of equal size
 
 

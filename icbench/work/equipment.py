@@ -2,7 +2,6 @@
 
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +10,11 @@ from icbench import catalog
 from icbench.config import RunConfig
 from icbench.data import store
 from icbench.data.device import DeviceData
+from icbench.data.source import Source
+from icbench.data.streamed import StreamedData
 from icbench.layout import Layout
 from icbench.locks import is_free
+from icbench.machine import cores
 from icbench.work.assignment import Assignment
 from icbench.work.pulse import Pulse
 
@@ -26,7 +28,7 @@ class Equipment:
         self.submission = self.layout.sweep(assignment.sweep).submission(assignment.submission)
         self.device = torch.device(assignment.device)
         self.pulse = Pulse(self._is_alone, assignment.heartbeat_seconds, assignment.checkpoint_minutes)
-        self._data: dict[Any, DeviceData] = {}
+        self._data: dict[Any, Source] = {}
         torch.set_num_threads(assignment.threads)
         torch.zeros(1, device=self.device)  # a GPU that does not work is no run's failure
         for number in (signal.SIGTERM, signal.SIGUSR2):
@@ -43,18 +45,42 @@ class Equipment:
             return os.getppid() != self.assignment.parent
         return is_free(self.submission.lifeline)
 
-    def data(self, config: RunConfig) -> DeviceData:
-        """The run's data on the device; that of the last run is kept, since neighbours in a pack share it."""
+    def data(self, config: RunConfig) -> Source:
+        """The run's data; those of the last run are kept, since neighbours in a pack share them."""
         recipe = config.recipe
-        key = (config.dataset, config.split, recipe.augmentation, recipe.subtract_pixel_mean)
+        key = (
+            config.dataset,
+            config.split,
+            recipe.augmentation,
+            recipe.subtract_pixel_mean,
+            recipe.standardize_channels,
+        )
         if key not in self._data:
             self._data.clear()
-            folder: Path | None = self.assignment.data
-            self._data[key] = DeviceData(
-                store.split(store.load(config.dataset, folder), config.split),
-                pixel_maximum=catalog.load("datasets", config.dataset).PIXEL_MAXIMUM,
-                subtract_mean=recipe.subtract_pixel_mean,
-                augmentation=recipe.augmentation,
-                device=self.device,
-            )
+            make = self._streamed if store.is_sharded(config.dataset) else self._on_device
+            self._data[key] = make(config)
         return self._data[key]
+
+    def _on_device(self, config: RunConfig) -> Source:
+        return DeviceData(
+            store.split(store.load(config.dataset, self.assignment.data), config.split),
+            pixel_maximum=catalog.load("datasets", config.dataset).PIXEL_MAXIMUM,
+            subtract_mean=config.recipe.subtract_pixel_mean,
+            standardize_channels=config.recipe.standardize_channels,
+            augmentation=config.recipe.augmentation,
+            device=self.device,
+        )
+
+    def _streamed(self, config: RunConfig) -> Source:
+        dataset = catalog.load("datasets", config.dataset)
+        standardize, threads = config.recipe.standardize_channels, self.assignment.threads
+        return StreamedData(
+            *store.locate(config.dataset, self.assignment.data, config.split),
+            shape=dataset.SHAPE,
+            means=dataset.CHANNEL_MEANS if standardize else (),
+            deviations=dataset.CHANNEL_DEVIATIONS if standardize else (),
+            augmentation=config.recipe.augmentation,
+            device=self.device,
+            # The net's own are idle while a GPU computes, and so are the cores that nobody else was given.
+            threads=threads if self.device.type == "cpu" else max(threads, cores()),
+        )

@@ -1,0 +1,215 @@
+"""Making shards from an ImageFolder: train/CLASS/* and val/CLASS/*, images of any size in any format that Pillow reads.
+
+Each image is resized as torchvision's `Resize(side)` does it with Pillow's antialiasing, so that its short side is
+`side`; a smaller one is enlarged, since every image must be large enough for a centre crop. It is then stored as an RGB
+JPEG. A JPEG that is RGB and of that short side already is stored byte for byte.
+"""
+
+import io
+import multiprocessing
+import os
+import secrets
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from icbench import __version__
+from icbench.console import duration
+from icbench.data import shards
+from icbench.data.shards import Row, Shard
+from icbench.errors import IcbenchError, UserError
+from icbench.locks import Lock, is_free
+from icbench.machine import cores
+
+Tell = Callable[[str], None]
+
+# What it costs a photo of 256 pixels is below what a crop's resampling does to it; 95 would be half as large again to
+# read and a third slower to decode.
+QUALITY = 90
+_TEST_FOLDERS = ("val", "validation", "test")
+# As torchvision's ImageFolder has them.
+_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+_TELL_SECONDS = 10.0
+_LOCK = "lock"  # held by who fills a folder
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A shard to make. images: files with their labels, all within `folder`."""
+
+    file: str
+    folder: Path
+    images: Sequence[tuple[Path, int]]
+    side: int
+
+    def do(self, target: Path) -> Shard:
+        """Write the shard into the folder `target`."""
+        return shards.write(
+            target / self.file,
+            [
+                Row(resized(image, self.side), label, image.relative_to(self.folder).as_posix())
+                for image, label in self.images
+            ],
+        )
+
+
+class Labelled(NamedTuple):
+    """The images of a split: (file, label) of each, sorted by class and name as torchvision's ImageFolder does it."""
+
+    folder: Path
+    classes: tuple[str, ...]
+    images: list[tuple[Path, int]]
+
+
+def find(source: Path, shape: str) -> tuple[Labelled, Labelled]:
+    """The training and the test images of an ImageFolder. Raises UserError, saying the `shape` it should have."""
+    if not source.is_dir():
+        raise UserError("there is no such directory.", shape, file=source)
+    test = next((source / name for name in _TEST_FOLDERS if (source / name).is_dir()), source / _TEST_FOLDERS[0])
+    for folder in (source / "train", test):
+        if not folder.is_dir():
+            raise UserError(f"there is no {folder.name}/ in it.", shape, file=source)
+    train, test_images = _labelled(source / "train", shape), _labelled(test, shape)
+    if train.classes != test_images.classes:
+        odd = sorted(set(train.classes) ^ set(test_images.classes))
+        names = ", ".join(odd[:5]) + (", ..." if len(odd) > 5 else "")
+        raise UserError(f"train/ and {test.name}/ have not the same classes: {names}.", shape, file=source)
+    return train, test_images
+
+
+def pack(train: Labelled, test: Labelled, target: Path, side: int, tell: Tell, processes: int | None = None) -> None:
+    """Write both splits' shards into the folder `target`, whole or not at all, in so many processes (default: all
+    cores). Raises UserError for an image that cannot be read.
+    """
+    # Whoever reads neighbours together must not get a single class. RandomState's stream is frozen by NumPy for good.
+    order = np.random.RandomState(0).permutation(len(train.images))
+    training = _tasks("train", train.folder, [train.images[i] for i in order], side)
+    testing = _tasks("test", test.folder, test.images, side)
+    with _replacing(target) as folder:
+        made = _all_done([*training, *testing], folder, processes or cores(), tell)
+        manifest = shards.Manifest(side, QUALITY, train.classes, made[: len(training)], made[len(training) :])
+        manifest.write(folder, __version__)
+
+
+def resized(file: Path, side: int) -> bytes:
+    """An image file as an RGB JPEG of that short side. Raises UserError, which names it, where it is damaged."""
+    try:
+        content = file.read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            if (image.format, image.mode, min(image.size)) == ("JPEG", "RGB", side):
+                return content
+            whole = image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's, of damaged files
+        raise UserError(f"this image cannot be read: {error}.", "Fetch it again.", file=file) from None
+    width, height = whole.size
+    short = min(width, height)
+    # Cut down to whole pixels, as torchvision does.
+    small = whole.resize((side * width // short, side * height // short), Image.Resampling.BILINEAR)
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=QUALITY)
+    return stream.getvalue()
+
+
+def _labelled(folder: Path, shape: str) -> Labelled:
+    classes = tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()))
+    if not classes:
+        flat = next((entry.name for entry in os.scandir(folder) if _is_image(entry.name)), None)
+        problem = f"images such as {flat} lie in it side by side" if flat else "it is empty"
+        remedy = f"They must be sorted into a folder for each class first. {shape}" if flat else shape
+        raise UserError(f"there are no folders of classes here: {problem}.", remedy, file=folder)
+    images = []
+    for label, name in enumerate(classes):
+        found = [
+            Path(place, file)
+            for place, _, files in sorted(os.walk(folder / name, followlinks=True))
+            for file in sorted(files)
+            if _is_image(file)
+        ]
+        if not found:
+            raise UserError(
+                "there are no images of this class.", f"Known by: {', '.join(_ENDINGS)}.", file=folder / name
+            )
+        images += [(file, label) for file in found]
+    return Labelled(folder, classes, images)
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(_ENDINGS)
+
+
+def _tasks(split: str, folder: Path, images: Sequence[tuple[Path, int]], side: int) -> list[_Task]:
+    return [
+        _Task(f"{split}-{number:05d}.arrow", folder, images[start : start + shards.ROWS], side)
+        for number, start in enumerate(range(0, len(images), shards.ROWS))
+    ]
+
+
+def _all_done(tasks: Sequence[_Task], folder: Path, processes: int, tell: Tell) -> tuple[Shard, ...]:
+    """Do tasks in so many processes; their shards, in order. Tells now and then how far it is."""
+    began = told = time.monotonic()
+    done, images = 0, sum(len(task.images) for task in tasks)
+    others = set(multiprocessing.active_children())
+    # Not forked: whoever calls this may have threads, torch's for instance.
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(processes, len(tasks)), fresh, initializer=_end_with_parent) as pool:
+        futures = [pool.submit(task.do, folder) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                done += future.result().rows
+                now = time.monotonic()
+                if now - told >= _TELL_SECONDS and done < images:
+                    told, left = now, (now - began) * (images - done) / done
+                    tell(f"{done:,} of {images:,} images; about {duration(left)} left")
+        except BaseException as error:
+            for process in set(multiprocessing.active_children()) - others:  # else it waits until shards are whole
+                process.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise IcbenchError("a process that packs images was killed, perhaps for want of memory.") from None
+            raise
+        return tuple(future.result() for future in futures)
+
+
+def _end_with_parent() -> None:
+    """Have this process end when its parent does, even by kill -9: the pool's own would wait for tasks for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's to answer
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A folder to fill, which then takes the place of `target`. What killed ones have left behind is removed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in target.parent.glob(f".tmp-{target.name}-*"):
+        if is_free(leftover / _LOCK):
+            shutil.rmtree(leftover, ignore_errors=True)
+    temporary = target.with_name(f".tmp-{target.name}-{secrets.token_hex(4)}")
+    temporary.mkdir()
+    try:
+        with Lock.wait(temporary / _LOCK, told=lambda: None):
+            yield temporary
+            (temporary / _LOCK).unlink()
+            if target.exists():
+                target.rename(temporary.with_name(f"{temporary.name}-old"))
+            temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary.with_name(f"{temporary.name}-old"), ignore_errors=True)
