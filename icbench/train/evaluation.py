@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from icbench.data.device import DeviceData
+from icbench.data.source import Source
 from icbench.procedure import Procedure
 from icbench.train.numerics import autocast, dtype
 from icbench.train.ranks import ALONE, Ranks
@@ -36,7 +36,7 @@ class Evaluation(NamedTuple):
 @torch.inference_mode()
 def evaluate(
     net: nn.Module,
-    data: DeviceData,
+    data: Source,
     precision: str,
     should_stop: Callable[[], bool] = lambda: False,
     ranks: Ranks = ALONE,

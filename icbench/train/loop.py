@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from icbench.config import RunConfig
-from icbench.data.device import DeviceData
+from icbench.data.source import Source
 from icbench.nets.reference import ReferenceBatch
 from icbench.procedure import together
 from icbench.train import seeds
@@ -46,7 +46,7 @@ class Watcher(Protocol):
 
 def train(
     config: RunConfig,
-    data: DeviceData,
+    data: Source,
     checkpoint: Path,
     watcher: Watcher,
     ranks: Ranks = ALONE,
@@ -112,7 +112,7 @@ def train(
     return state, not (math.isfinite(end.train_loss) and math.isfinite(end.test_loss))
 
 
-def begin(config: RunConfig, data: DeviceData, checkpoint: Path, watcher: Watcher, ranks: Ranks) -> State:
+def begin(config: RunConfig, data: Source, checkpoint: Path, watcher: Watcher, ranks: Ranks) -> State:
     """The state before the first step, or that which `checkpoint` holds."""
     state = State.fresh(config, data.device, ranks.rank)
     if isinstance(state.net, ReferenceBatch):

@@ -31,7 +31,7 @@ from icbench.work.attempts import Attempts
 from icbench.work.pulse import Watched
 
 if TYPE_CHECKING:
-    from icbench.data.device import DeviceData
+    from icbench.data.source import Source
     from icbench.train.ranks import Ranks
     from icbench.train.state import State
     from icbench.work.equipment import Equipment
@@ -212,7 +212,7 @@ class _Worker:
         self,
         run_id: str,
         config: RunConfig,
-        data: "DeviceData",
+        data: "Source",
         files: RunFiles,
         attempts: Attempts,
         write: Callable[[str], None],
