@@ -123,9 +123,9 @@ def resized(file: Path, side: int) -> bytes:
 
 
 def _labelled(folder: Path, shape: str) -> Labelled:
-    classes = tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()))
+    classes = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir()))
     if not classes:
-        flat = next((entry.name for entry in os.scandir(folder) if _is_image(entry.name)), None)
+        flat = next((path.name for path in sorted(folder.iterdir()) if _is_image(path.name)), None)
         problem = f"images such as {flat} lie in it side by side" if flat else "it is empty"
         remedy = f"They must be sorted into a folder for each class first. {shape}" if flat else shape
         raise UserError(f"there are no folders of classes here: {problem}.", remedy, file=folder)

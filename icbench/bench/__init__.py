@@ -1,0 +1,1 @@
+"""What `icbench bench` measures."""
