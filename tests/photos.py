@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from icbench import catalog
+from icbench.data import shards
+from icbench.data.prepare import prepare
 
 TINY = '''"""Sixty photos in four classes, of noise; for tests."""
 
@@ -73,3 +75,11 @@ def tiny_registered(folder: Path) -> Iterator[ModuleType]:
         patch.setitem(sys.modules, module.__name__, module)
         patch.setattr(catalog, "load", lambda kind, name: module if name == "tiny" else load(kind, name))
         yield module
+
+
+def prepare_tiny(folder: Path, rows: int = 20) -> Path:
+    """A directory with `tiny` prepared, in shards of so many images; called where the catalogue knows it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "ROWS", rows)
+        prepare("tiny", write_photos(folder / "photos"), folder / "data", lambda _: None)
+    return folder / "data"

@@ -105,11 +105,10 @@ def test_the_held_out_split_is_that_of_other_data_sets(data: Path) -> None:
     assert store.train_count("tiny", data, "test") == 48
 
 
-@pytest.mark.parametrize("content", [b"no image at all", b""])
-def test_a_damaged_image_is_named_and_nothing_is_left(content: bytes, photos: Path, tmp_path: Path) -> None:
+def test_a_damaged_image_is_named_and_nothing_is_left(photos: Path, tmp_path: Path) -> None:
     source = shutil.copytree(photos, tmp_path / "photos")
     damaged = source / "val" / "n10" / "n10_1.JPEG"
-    damaged.write_bytes(content)
+    damaged.write_bytes(b"no image at all")
     with pytest.raises(UserError, match=r"val/n10/n10_1.JPEG: this image cannot be read: .* Fetch it again"):
         prepare("tiny", source, tmp_path / "data", lambda _: None)
     assert list((tmp_path / "data").iterdir()) == []
@@ -117,9 +116,9 @@ def test_a_damaged_image_is_named_and_nothing_is_left(content: bytes, photos: Pa
 
 def test_an_image_cut_short_is_damaged(photos: Path, tmp_path: Path) -> None:
     """Also one that needs no resizing."""
-    for number in (0, 1, 5):
+    for number, part in ((0, 0.7), (1, 0.7), (5, 0.7), (0, 0)):
         whole = (photos / "train" / "n02" / f"n02_{number}.JPEG").read_bytes()
-        (tmp_path / "cut.JPEG").write_bytes(whole[: len(whole) * 2 // 3])
+        (tmp_path / "cut.JPEG").write_bytes(whole[: int(part * len(whole))])
         with pytest.raises(UserError, match=r"cut.JPEG: this image cannot be read"):
             resized(tmp_path / "cut.JPEG", SIDE)
 

@@ -5,10 +5,11 @@ A shard is an Arrow IPC file of one record batch with the columns image (a JPEG'
 path of the original within its folder). The training images stand in a fixed random order, so that neighbours are of
 any class; the test images stand in the order of their classes and names.
 
-Why Arrow: pyarrow is needed anyway, and pandas, DuckDB and Polars read the files too. Each image's place is known, so
-that any range of an epoch is read directly, and large pieces in one go. WebDataset's tars have no index: a resumed run
-reads up to its place. FFCV is no longer kept up and must be compiled. MosaicML's streaming and litdata fetch shards
-from object stores into a local cache; here a file system has them, whose cache in memory all workers share.
+Why Arrow: pyarrow is needed anyway, pandas, DuckDB and Polars read the files too, and each image's place is known: any
+range of any epoch is read directly, neighbours in one go. A WebDataset is tars, read from the beginning: a resumed run
+would read up to its place. FFCV, last released in 2023, has to be compiled against OpenCV. MosaicML's streaming and
+litdata bring shards from object stores to a local disk, and order and resume an epoch their own way; here they lie on a
+file system, whose cache in memory a machine's workers share, and the order is the run's.
 """
 
 import json

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.io import ImageReadMode
 from torchvision.transforms.v2 import functional
 
 from icbench.config import Augmentation
@@ -35,6 +35,9 @@ _ATTEMPTS = 10
 # What lies between two images to be read, such as a held-out one, is read with them.
 _GAP_BYTES = 2**20
 _PIXEL_MAXIMUM = 255
+# What torchvision.io.decode_jpeg calls, which itself warns each time, since 0.29, that TorchCodec will have it one day.
+# Pillow's pixels are the same, in 1.4 times the time.
+_DECODE = torch.ops.image.decode_jpeg
 
 
 class StreamPlan(NamedTuple):
@@ -224,7 +227,7 @@ class _Loader:
         if os.preadv(self._descriptors[number], [content], int(images.begin[index])) != length:
             raise self._damaged(index, "the shard is too short")
         try:
-            image: Tensor = decode_jpeg(torch.frombuffer(content, dtype=torch.uint8), mode=ImageReadMode.RGB)
+            image: Tensor = _DECODE(torch.frombuffer(content, dtype=torch.uint8), ImageReadMode.RGB.value)
         except RuntimeError as error:
             raise self._damaged(index, str(error).split("\n", 1)[0]) from None
         return image
@@ -292,12 +295,17 @@ class _Ahead:
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Threads each of which computes alone: torch would have every one of them start others for its larger tensors."""
     own, begun = torch.get_num_threads(), threading.Barrier(threads + 1)
-    pool = ThreadPoolExecutor(threads, "decode", initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(threads, "decode", initializer=_compute_alone)
     for _ in range(threads):
         pool.submit(begun.wait)
     begun.wait()
     torch.set_num_threads(own)  # the number is a thread's own, but later threads begin with what was last set by any
     return pool
+
+
+def _compute_alone() -> None:
+    torch.get_num_threads()  # what it is at first would else be set later, at the thread's first computation
+    torch.set_num_threads(1)
 
 
 def _close(descriptors: Iterable[int]) -> None:
