@@ -5,10 +5,13 @@ import io
 import math
 import random
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +19,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import wait_for
-from photos import prepare_tiny, tiny_registered
+from conftest import REPOSITORY, assert_same_rows, environment, wait_for
+from photos import TINY, prepare_tiny, tiny_registered, write_photos
 from PIL import Image
 from scipy import stats
 from torchvision import transforms
 
+from icbench import load_runs
 from icbench.config import Augmentation
 from icbench.data import store, streamed
 from icbench.data.source import Source
 from icbench.data.streamed import StreamedData, local_permutation, random_crop
 from icbench.errors import UserError
 
+IGNORED = shutil.ignore_patterns("__pycache__")
 MEANS, DEVIATIONS = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 CROPPED = Augmentation(shift=0, fill="zero", flip=True, crop_area=0.2)
 LEVEL = 1 / (255 * min(DEVIATIONS)) + 1e-6  # a pixel that is rounded otherwise
@@ -287,3 +292,75 @@ def test_threads_compute_alone_and_end_with_their_data(data: Path) -> None:
         assert len(list(Path("/proc/self/fd").iterdir())) == descriptors - 4
     finally:
         torch.set_num_threads(before)
+
+
+GRID = """
+recipe:
+  name: digits
+  epochs: 20
+  batch_size: 10
+  augmentation: {shift: 0, fill: zero, flip: true, crop_area: 0.3}
+  subtract_pixel_mean: false
+  standardize_channels: true
+fixed: {dataset: tiny, depth: 8, width: 4, ordering: relu-ic-conv}
+"""
+
+
+def test_a_data_set_of_photos_from_preparing_to_results(tmp_path: Path) -> None:
+    """A new data set is one new file. Its preparing and its sweep are killed, and go on as if they had not been."""
+    package = shutil.copytree(REPOSITORY / "icbench", tmp_path / "code" / "icbench", ignore=IGNORED)
+    (package / "data" / "sets" / "tiny.py").write_text(TINY, encoding="utf-8")
+    write_photos(tmp_path / "photos")
+    (tmp_path / "grid.yaml").write_text(GRID)
+    (tmp_path / "one.yaml").write_text("workers: 1")
+
+    def started(*arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "icbench", *arguments],
+            cwd=tmp_path,
+            env=environment(PYTHONPATH=str(tmp_path / "code")),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def ended(process: subprocess.Popen[str]) -> str:
+        with process:
+            said = process.communicate(timeout=120)[0]
+        assert process.returncode == 0, said
+        return said
+
+    def killed(process: subprocess.Popen[str]) -> None:
+        """By kill -9, and what it has started has ended by itself."""
+        with process:
+            process.kill()
+        wait_for(lambda: not of_session(process.pid))
+
+    prepare = ("data", "prepare", "tiny", "--from", "photos")
+    preparing = started(*prepare)
+    wait_for(lambda: len(of_session(preparing.pid)) > 2)
+    killed(preparing)
+    assert "tiny is ready: data/tiny/manifest.json" in ended(started(*prepare))
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["tiny"]
+
+    sweep = ("sweep", "grid.yaml", "--profile", "one.yaml", "--no-build")
+    undisturbed = started(*sweep, "--results", "undisturbed")
+    sweeping = started(*sweep)
+    wait_for(lambda: list(tmp_path.glob("results/work/*/checkpoint.pt")))
+    killed(sweeping)
+    assert not list(tmp_path.glob("results/runs/*"))
+    ended(started(*sweep))
+    ended(undisturbed)
+    assert_same_rows(tmp_path / "results", tmp_path / "undisturbed")
+    assert load_runs(tmp_path / "results")["attempts"].tolist() == [2]
+
+
+def of_session(session: int) -> list[int]:
+    """The processes of a session that have not ended."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            state, _, _, its = stat.read_text().rsplit(")", 1)[1].split()[:4]
+            found += [int(stat.parent.name)] if int(its) == session and state != "Z" else []
+    return found

@@ -66,7 +66,9 @@ def evaluate(
     top5 = torch.zeros_like(sums)
     correct = torch.zeros(count, dtype=torch.uint8, device=data.device)
     with procedures.evaluating(net, forwards):
-        for start, stop in batches(data.evaluation_batch * ranks.size):
+        size = data.evaluation_batch * ranks.size
+        data.expect([ranks.share(start, min(start + size, count)) for start in range(0, count, size)])
+        for start, stop in batches(size):
             own = ranks.share(start, stop)
             images, labels = data.test_batch(*own, dtype(precision))
             if len(labels) == 0:

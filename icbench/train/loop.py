@@ -76,7 +76,9 @@ def train(
 
     while state.epoch <= recipe.epochs and all(math.isfinite(row.train_loss) for row in state.rows[-1:]):
         steps, steps_before = course.steps(state.epoch), course.steps_before(state.epoch)
-        train_on.begin_epoch(data.plan_epoch(seeds.generator(config.seed, "epoch", state.epoch)))
+        plan = data.plan_epoch(seeds.generator(config.seed, "epoch", state.epoch))
+        data.expect([ranks.share(*course.batch(state.epoch, step)) for step in range(state.step, steps)], plan)
+        train_on.begin_epoch(plan)
 
         began = time.perf_counter() - state.seconds
         state.net.train()

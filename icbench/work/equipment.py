@@ -11,7 +11,6 @@ from icbench.config import RunConfig
 from icbench.data import store
 from icbench.data.device import DeviceData
 from icbench.data.source import Source
-from icbench.data.streamed import StreamedData
 from icbench.layout import Layout
 from icbench.locks import is_free
 from icbench.machine import cores
@@ -72,6 +71,8 @@ class Equipment:
         )
 
     def _streamed(self, config: RunConfig) -> Source:
+        from icbench.data.streamed import StreamedData  # torchvision takes as long to import as torch
+
         dataset = catalog.load("datasets", config.dataset)
         standardize, threads = config.recipe.standardize_channels, self.assignment.threads
         return StreamedData(
