@@ -12,6 +12,7 @@ import torch
 from icbench import catalog
 from icbench.config import RunConfig
 from icbench.data.device import DeviceData
+from icbench.data.source import Source
 from icbench.nets.resnet import Unit
 from icbench.procedure import together
 from icbench.train.ranks import Ranks
@@ -41,7 +42,7 @@ class Engine(NamedTuple):
 EAGER = Engine()
 
 
-def choose(wanted: str, config: RunConfig, data: DeviceData, ranks: Ranks, images_at_once: int | None) -> Engine:
+def choose(wanted: str, config: RunConfig, data: Source, ranks: Ranks, images_at_once: int | None) -> Engine:
     """The engine of a run. wanted: a profile's `engine`: auto (a graph, where one is possible) or one of the names."""
     parts = images_at_once if images_at_once and images_at_once < -(-config.recipe.batch_size // ranks.size) else None
     obstacle = "" if wanted == "eager" else _obstacle(config, data, ranks, parts)
@@ -54,10 +55,12 @@ def choose(wanted: str, config: RunConfig, data: DeviceData, ranks: Ranks, image
     )
 
 
-def _obstacle(config: RunConfig, data: DeviceData, ranks: Ranks, parts: int | None) -> str:
+def _obstacle(config: RunConfig, data: Source, ranks: Ranks, parts: int | None) -> str:
     """Why the steps of a run cannot be recorded as a graph, if so."""
     if data.device.type != "cuda":
         return "there is no GPU"
+    if not isinstance(data, DeviceData):
+        return f"{config.dataset} is not kept on the GPU"
     if ranks.size > 1:
         return "several GPUs share the run"
     if parts:
@@ -69,12 +72,13 @@ def _obstacle(config: RunConfig, data: DeviceData, ranks: Ranks, parts: int | No
     return ""
 
 
-def start(engine: Engine, config: RunConfig, state: State, data: DeviceData, ranks: Ranks) -> Step:
+def start(engine: Engine, config: RunConfig, state: State, data: Source, ranks: Ranks) -> Step:
     """Make ready to step."""
     if engine.compiled:
         for module in state.net.modules():
             if isinstance(module, Unit):  # not the whole net: equal units share what is compiled, in seconds
                 module.compile(dynamic=False)
     if engine.graph:
+        assert isinstance(data, DeviceData)
         return Recorded(config, state, data)
     return Eager(config, state, data, ranks, engine.images_at_once)

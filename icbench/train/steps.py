@@ -1,12 +1,12 @@
 """What a training does with one batch of an epoch: how its images become a change of the weights."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch.nn.functional import cross_entropy
 
 from icbench.config import RunConfig
-from icbench.data.device import DeviceData, EpochPlan
+from icbench.data.source import Source
 from icbench.train.evaluation import batch_sums
 from icbench.train.numerics import autocast, dtype
 from icbench.train.ranks import Ranks
@@ -16,8 +16,8 @@ from icbench.train.state import State
 class Step(Protocol):
     """One way to do it."""
 
-    def begin_epoch(self, plan: EpochPlan) -> None:
-        """What follows is of this plan."""
+    def begin_epoch(self, plan: Any) -> None:
+        """What follows is of this plan, made by the training's source of data."""
 
     def __call__(self, first: int, last: int) -> None:
         """Train on the plan's rows from `first` to before `last`, and add the batch's sums to the state's."""
@@ -30,14 +30,14 @@ class Eager:
     What looks at a batch as a whole, such as batch normalisation, then looks at each part alone.
     """
 
-    def __init__(self, config: RunConfig, state: State, data: DeviceData, ranks: Ranks, images_at_once: int | None):
+    def __init__(self, config: RunConfig, state: State, data: Source, ranks: Ranks, images_at_once: int | None):
         self._precision = config.precision
         self._state = state
         self._data = data
         self._ranks = ranks
         self._at_once = images_at_once
 
-    def begin_epoch(self, plan: EpochPlan) -> None:
+    def begin_epoch(self, plan: Any) -> None:
         self._plan = plan
 
     def __call__(self, first: int, last: int) -> None:
