@@ -60,7 +60,7 @@ def test_the_held_out_split_never_sees_the_test_images() -> None:
 
 
 def device_data(
-    shift: int, fill: str, flip: bool, *, subtract_mean: bool = True, n: int = 40
+    shift: int, fill: str, flip: bool, *, subtract_mean: bool = True, standardize: bool = False, n: int = 40
 ) -> tuple[DeviceData, Any]:
     random = np.random.default_rng(0)
     x = random.integers(0, 256, (n, 8, 6, 3), dtype=np.uint8)
@@ -69,6 +69,7 @@ def device_data(
         (x, y, x[:7], y[:7]),
         pixel_maximum=255,
         subtract_mean=subtract_mean,
+        standardize_channels=standardize,
         augmentation=Augmentation(shift, fill, flip),
         device=torch.device("cpu"),
     )
@@ -95,6 +96,21 @@ def test_augmentation_is_the_plain_one(shift: int, fill: str, flip: bool, subtra
         expected = crop[:, ::-1] if plan.flip[row] else crop
         np.testing.assert_allclose(image.permute(1, 2, 0).numpy(), expected, atol=1e-6)
         assert label == y[index]
+
+
+@pytest.mark.parametrize("fill", ["zero", "edge"])
+def test_channels_are_standardised(fill: str) -> None:
+    """By the training images' mean and deviation of each channel; before the shift, so that a zero is the mean."""
+    data, (x, _) = device_data(2, fill, True, subtract_mean=False, standardize=True)
+    normal = (x / 255 - (x / 255).mean(axis=(0, 1, 2))) / (x / 255).std(axis=(0, 1, 2))
+    plan = data.plan_epoch(torch.Generator().manual_seed(1))
+    images, _ = data.train_batch(plan, 0, 40)
+    for image, index, down, right, flip in zip(images, *plan, strict=True):
+        padded = np.pad(normal[index], ((2, 2), (2, 2), (0, 0)), mode="edge" if fill == "edge" else "constant")
+        crop = padded[int(down) : int(down) + 8, int(right) : int(right) + 6]
+        expected = crop[:, ::-1] if flip else crop
+        np.testing.assert_allclose(image.permute(1, 2, 0).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(data.test_batch(0, 7)[0].permute(0, 2, 3, 1), normal[:7], atol=1e-5)
 
 
 def test_an_epoch_shows_every_image_once_and_every_shift() -> None:

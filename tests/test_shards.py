@@ -15,11 +15,13 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from icbench import catalog, diagnosis
 from icbench.data import shards, store
 from icbench.data.imagefolder import resized
 from icbench.data.prepare import prepare
 from icbench.errors import UserError
 from icbench.locks import Lock
+from icbench.work import builder
 
 SIDE = 40
 
@@ -72,7 +74,7 @@ def test_images_are_resized_as_torchvision_does_it(data: Path, photos: Path) -> 
     resize = transforms.Resize(SIDE)
     kept = 0
     for split, folder in (("train", "train"), ("test", "val")):
-        for content, _, source in rows(data, split).itertuples(index=False):
+        for content, source in rows(data, split)[["image", "source"]].itertuples(index=False):
             with Image.open(photos / folder / source) as original, Image.open(io.BytesIO(content)) as stored:
                 assert (stored.format, stored.mode) == ("JPEG", "RGB")
                 resize(original.convert("RGB")).save(expected := io.BytesIO(), "JPEG", quality=90)
@@ -232,3 +234,16 @@ def test_data_that_are_not_whole_are_named(data: Path, tmp_path: Path) -> None:
     store.verify("tiny", folder)
     with pytest.raises(UserError, match=f"train-00001.arrow: this is no readable shard: .*{remedy}"):
         store.locate("tiny", folder, "test")
+
+
+def test_others_know_how_many_training_images_there_are(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who builds nets for a trial counts them, or guesses where there are none yet; doctor looks whether they are."""
+    monkeypatch.setenv("ICBENCH_DATA", "nowhere")
+    assert builder._train_count.__wrapped__("tiny", "heldout") == 48 - 4
+    assert builder._train_count.__wrapped__("tiny", "test") == 48
+    monkeypatch.setattr(catalog, "names", lambda kind: ("tiny",))
+    assert [each.verdict for each in diagnosis._data_sets(None)] == ["warning"]
+    monkeypatch.setenv("ICBENCH_DATA", str(data))
+    monkeypatch.setattr(store, "_HELD_OUT", 3)
+    assert builder._train_count.__wrapped__("tiny", "heldout") == 48 - 16
+    assert [each.verdict for each in diagnosis._data_sets(None)] == ["ok"]

@@ -1,9 +1,9 @@
 """Data sets of photos as packed shards: JPEGs of one short side, their labels and their names, many to a file.
 
 A sharded data set is a folder: `train-00000.arrow`, ..., `test-00000.arrow`, ..., and `manifest.json`, written last.
-A shard is an Arrow IPC file of one record batch with the columns image (a JPEG's bytes), label (int32) and source (the
-path of the original within its folder). The training images stand in a fixed random order, so that neighbours are of
-any class; the test images stand in the order of their classes and names.
+A shard is an Arrow IPC file of one record batch with the columns image (a JPEG), bytes (how many it has), label and
+source (the path of the original within its folder). The training images stand in a fixed random order, so that
+neighbours are of any class; the test images stand in the order of their classes and names.
 
 Why Arrow: pyarrow is needed anyway, pandas, DuckDB and Polars read the files too, and each image's place is known: any
 range of any epoch is read directly, neighbours in one go. A WebDataset is tars, read from the beginning: a resumed run
@@ -28,7 +28,7 @@ from icbench.files import write_json, write_whole
 MANIFEST = "manifest.json"
 # Images of a shard, the last one's apart. Of ImageNet some 150 MB: few files, and little for a process to hold.
 ROWS = 4096
-SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.int32()), ("source", pa.string())])
+SCHEMA = pa.schema([("image", pa.binary()), ("bytes", pa.int32()), ("label", pa.int32()), ("source", pa.string())])
 _FORMAT = 1
 
 Integers = np.ndarray[Any, np.dtype[np.integer[Any]]]
@@ -44,11 +44,14 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard's file, within its folder; how many images and bytes it has."""
+    """A shard's file, within its folder; how many images and bytes it has; at which byte the first image begins. The
+    others follow it without gaps.
+    """
 
     file: str
     rows: int
     bytes: int
+    begin: int
 
 
 @dataclass(frozen=True)
@@ -89,17 +92,19 @@ class Images:
 
 def write(file: Path, rows: Sequence[Row]) -> Shard:
     """Write a shard, whole or not at all."""
-    batch = pa.RecordBatch.from_arrays(
-        [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), SCHEMA, strict=True)],
-        schema=SCHEMA,
-    )
+    images, labels, sources = zip(*rows, strict=True)
+    columns = (images, [len(image) for image in images], labels, sources)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
 
     def fill(stream: Any) -> None:
         with pa.ipc.new_file(stream, SCHEMA) as writer:
-            writer.write_batch(batch)
+            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=SCHEMA))
 
     write_whole(file, fill)
-    return Shard(file.name, len(rows), file.stat().st_size)
+    with pa.memory_map(str(file)) as mapped:
+        whole = mapped.read_buffer()
+        _, _, content = pa.ipc.open_file(whole).get_batch(0)["image"].buffers()
+        return Shard(file.name, len(rows), whole.size, content.address - whole.address)
 
 
 def read_manifest(name: str, folder: Path, remedy: str = "") -> Manifest:
@@ -132,37 +137,37 @@ def read_manifest(name: str, folder: Path, remedy: str = "") -> Manifest:
 
 def locate(folder: Path, shards: Sequence[Shard], remedy: str = "") -> Images:
     """The images of so many shards, one after another. Raises UserError with `remedy` where a shard is damaged."""
-    files = tuple(folder / shard.file for shard in shards)
     parts = []
-    for number, (file, shard) in enumerate(zip(files, shards, strict=True)):
-        begin, length, labels = _places(file, remedy)
+    for number, shard in enumerate(shards):
+        try:
+            columns = _read(folder / shard.file, "bytes", "label")
+        except (pa.ArrowInvalid, KeyError) as error:
+            raise UserError(f"this is no readable shard: {error}.", remedy, file=folder / shard.file) from None
+        lengths, labels = (np.array(column, np.int64) for column in columns)
         if len(labels) != shard.rows:
-            raise UserError(f"this shard has {len(labels)} images, not {shard.rows}.", remedy, file=file)
+            raise UserError(f"this shard has {len(labels)} images, not {shard.rows}.", remedy, file=folder / shard.file)
         rows = np.arange(shard.rows, dtype=np.int32)
-        parts.append((np.full_like(rows, number), rows, begin, length, labels))
+        begin = shard.begin + np.cumsum(lengths) - lengths
+        parts.append((np.full_like(rows, number), rows, begin, lengths, labels))
+    files = tuple(folder / shard.file for shard in shards)
     return Images(files, *(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def source_of(file: Path, row: int) -> str:
     """Where an image of a shard came from."""
-    with pa.memory_map(str(file)) as mapped:
-        return str(pa.ipc.open_file(mapped).get_batch(0)["source"][row])
+    (sources,) = _read(file, "source")
+    return str(sources[row])
 
 
-def _places(file: Path, remedy: str) -> tuple[Integers, Integers, Integers]:
-    """Of each image of a shard, where in the file it begins, its bytes, its label; nothing of the file stays open."""
-    try:
-        with pa.memory_map(str(file)) as mapped:
-            whole = mapped.read_buffer()
-            batch = pa.ipc.open_file(whole).get_batch(0)
-            if batch.schema != SCHEMA:
-                raise pa.ArrowInvalid(f"its columns are {batch.schema.names}")
-            _, offsets, images = batch["image"].buffers()
-            ends = np.frombuffer(offsets, np.int32)[: len(batch) + 1].astype(np.int64)
-            begin = ends[:-1] + (images.address - whole.address)
-            return begin, np.diff(ends).astype(np.int32), np.array(batch["label"], dtype=np.int64)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"this is no readable shard: {error}.", remedy, file=file) from None
+def _read(file: Path, *names: str) -> list[Any]:
+    """Some columns of a shard, without reading the others.
+
+    Shards are not memory-mapped: where a disk fails, that is an OSError, and not a signal that kills the process.
+    """
+    options = pa.ipc.IpcReadOptions(included_fields=[SCHEMA.get_field_index(name) for name in names])
+    with pa.OSFile(str(file)) as stream:
+        batch = pa.ipc.open_file(stream, options=options).get_batch(0)
+        return [batch[name] for name in names]
 
 
 def _parsed(content: Any) -> Manifest:

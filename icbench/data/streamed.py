@@ -223,7 +223,6 @@ class _Loader:
         images = self._images
         number, length = images.file[index], int(images.length[index])
         content = bytearray(length)
-        # Not memory-mapped: where a disk fails, that is an OSError here, and not a signal that kills the process.
         if os.preadv(self._descriptors[number], [content], int(images.begin[index])) != length:
             raise self._damaged(index, "the shard is too short")
         try:
