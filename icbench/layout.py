@@ -126,6 +126,11 @@ class Layout:
         return self.root / "kernels"
 
     @property
+    def canaries(self) -> Path:
+        """What canaries measured: one JSON file for each net and place."""
+        return self.root / "canaries"
+
+    @property
     def submitting(self) -> Path:
         """Held (flock) while a sweep looks at what live jobs will do and submits the rest."""
         return self.sweeps / ".submitting"

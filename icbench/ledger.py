@@ -27,7 +27,7 @@ class Entry:
     """One submission. jobs: submitit's ids of them. packs: the run ids that each worker or slot was given.
 
     slots: how many packs a job has. cluster: SLURM's name of it; empty for a local sweep. over: none of its jobs is
-    live any more, for good.
+    live any more, for good. estimate: what its runs were expected to take (commands/estimating.py); None in older ones.
     """
 
     submission: str
@@ -43,13 +43,21 @@ class Entry:
     slots: int = 1
     jobs: tuple[str, ...] = ()
     over: bool = False
+    estimate: dict[str, Any] | None = None
     run_ids: frozenset[str] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "run_ids", frozenset(run_id for pack in self.packs for run_id in pack))
 
     @classmethod
-    def new(cls, sweep: str, profile: Profile, packs: Iterable[Pack], cluster: str = "") -> "Entry":
+    def new(
+        cls,
+        sweep: str,
+        profile: Profile,
+        packs: Iterable[Pack],
+        cluster: str = "",
+        estimate: dict[str, Any] | None = None,
+    ) -> "Entry":
         """An entry for what is about to be submitted from here."""
         now = datetime.now(UTC)
         return cls(
@@ -64,6 +72,7 @@ class Entry:
             profile=asdict(profile),
             packs=tuple(tuple(run_id for run_id, _ in pack) for pack in packs),
             slots=getattr(profile, "slots", 1),
+            estimate=estimate,
         )
 
     @property

@@ -1,6 +1,6 @@
 """grid - results = missing; what it costs; the packs."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from heapq import heapify, heapreplace
@@ -50,9 +50,14 @@ def cost(config: RunConfig) -> float:
 @cache
 def _cost_of_epoch(name: str, block: str, depth: int, width: int) -> float:
     dataset = catalog.load("datasets", name)
-    forward: float = 2 * shape(name, block, depth, width).multiply_adds()
     images: float = 3 * dataset.TRAIN_IMAGES + dataset.TEST_IMAGES
-    return forward * images
+    return image_operations(name, block, depth, width) * images
+
+
+@cache
+def image_operations(name: str, block: str, depth: int, width: int) -> float:
+    """Floating-point operations of one image's forward pass through a net for that data set."""
+    return 2.0 * shape(name, block, depth, width).multiply_adds()
 
 
 def idle_variants(configs: Iterable[RunConfig]) -> list[str]:
@@ -101,13 +106,14 @@ def require_shares(train_count: int, batch_size: int, ranks: int) -> None:
         raise UserError(problem, f"gpus_per_run should be at most {images}, or batch_size another.")
 
 
-def packs(runs: Collection[Run], count: int) -> list[Pack]:
-    """Deal runs into at most `count` packs of about equal cost: the longest first, each to the lightest pack."""
+def packs(runs: Collection[Run], count: int, weigh: Callable[[RunConfig], float] = cost) -> list[Pack]:
+    """Deal runs into at most `count` packs of about equal weight: the longest first, each to the lightest pack."""
     loads = [(0.0, index) for index in range(min(count, len(runs)))]
     heapify(loads)
     dealt: list[list[Run]] = [[] for _ in loads]
-    for run in sorted(runs, key=lambda run: -cost(run[1])):
+    weighed = [(weigh(run[1]), run) for run in runs]
+    for weight, run in sorted(weighed, key=lambda each: -each[0]):
         load, index = loads[0]
-        heapreplace(loads, (load + cost(run[1]), index))
+        heapreplace(loads, (load + weight, index))
         dealt[index].append(run)
     return [tuple(pack) for pack in dealt]

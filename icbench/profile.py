@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +24,8 @@ class Local:
     """This machine. workers: processes that train at the same time. threads: CPU threads of each. gpus: the names, as
     CUDA_VISIBLE_DEVICES has them, of those that workers share; none to train on the CPU. engine: how steps are done.
     images_at_once: how many images are trained on at once at most; larger batches are done in parts. mps: whether
-    workers run on a GPU at the same time, by NVIDIA's service for that.
+    workers run on a GPU at the same time, by NVIDIA's service for that. automatic: how many share a GPU is for canaries
+    to say; until then it is one.
     """
 
     executor: ClassVar[str] = "local"
@@ -35,12 +36,31 @@ class Local:
     engine: str = "auto"
     images_at_once: int | None = None
     mps: bool = False
+    automatic: bool = False
 
     ranks: ClassVar[int] = 1
 
     @property
     def device(self) -> str:
         return "cuda" if self.gpus else "cpu"
+
+    @property
+    def sharing(self) -> float:
+        """How many runs share a GPU, or a core that has less than one for each thread."""
+        return max(1.0, self.workers / len(self.gpus) if self.gpus else self.workers * self.threads / cores())
+
+    @property
+    def cores_a_gpu(self) -> int | None:
+        """How many runs' threads there are cores for, for each GPU."""
+        return max(1, cores() // self.threads // max(1, len(self.gpus)))
+
+    def at_once(self, runs: int) -> int:
+        """How many of so many runs are trained at the same time."""
+        return min(self.workers, runs)
+
+    def shared(self, runs_per_gpu: int) -> "Local":
+        """This profile, once it is known how many runs share a GPU."""
+        return replace(self, workers=max(1, len(self.gpus)) * runs_per_gpu, automatic=False)
 
     def packs(self, runs: int) -> int:
         """How many packs so many runs are dealt into: one a worker."""
@@ -52,6 +72,8 @@ class Slurm:
     """A SLURM cluster. A job is `nodes` nodes of `gpus_per_node` GPUs; each GPU is shared by `runs_per_gpu` slots, or
     `gpus_per_run` of them, also of several nodes, are one slot. time_limit: minutes. jobs: into how many jobs the
     runs are dealt at most, of which `max_jobs_at_once` run at a time. engine, images_at_once, mps: as of Local.
+    automatic: how many share a GPU is for canaries to say; until then it is one. cpus_follow: each run of a GPU has
+    `threads` cores, however many runs there are.
     """
 
     executor: ClassVar[str] = "slurm"
@@ -79,6 +101,8 @@ class Slurm:
     mps: bool = False
     setup: tuple[str, ...] = ()
     sbatch: tuple[tuple[str, Scalar], ...] = ()
+    automatic: bool = False
+    cpus_follow: bool = False
 
     @property
     def tasks_per_node(self) -> int:
@@ -99,6 +123,25 @@ class Slurm:
         """Runs that a job trains at the same time."""
         return self.nodes * self.tasks_per_node // self.ranks
 
+    @property
+    def sharing(self) -> float:
+        """How many runs share a GPU; cores are each run's own."""
+        return float(self.runs_per_gpu if self.device == "cuda" else 1)
+
+    @property
+    def cores_a_gpu(self) -> int | None:
+        """How many runs' threads there are cores for, for each GPU; None: as many as it takes."""
+        return None if self.cpus_follow else max(1, self.cpus_per_gpu // self.threads)
+
+    def at_once(self, runs: int) -> int:
+        """How many of so many runs are trained at the same time, once as many jobs run as may."""
+        return min(min(self.jobs_for(runs), self.max_jobs_at_once) * self.slots, runs)
+
+    def shared(self, runs_per_gpu: int) -> "Slurm":
+        """This profile, once it is known how many runs share a GPU."""
+        cpus = runs_per_gpu * self.threads if self.cpus_follow else self.cpus_per_gpu
+        return replace(self, runs_per_gpu=runs_per_gpu, cpus_per_gpu=cpus, automatic=False)
+
     def jobs_for(self, runs: int) -> int:
         """How many jobs so many runs are dealt into: no slot is without a run as long as there are enough."""
         return min(self.jobs or self.max_jobs_at_once, -(-runs // self.slots))
@@ -109,6 +152,23 @@ class Slurm:
 
 
 Profile = Local | Slurm
+
+
+def resource(profile: Profile) -> tuple[str, float]:
+    """What a profile's runs use up, gpu or core, and how many of them a run has: of a GPU that it shares, its share."""
+    if profile.device == "cuda":
+        return "gpu", profile.ranks / profile.sharing
+    return "core", profile.ranks * profile.threads / (profile.sharing if isinstance(profile, Local) else 1)
+
+
+def hardware(executor: str, hostname: str, fields: Mapping[str, Any]) -> str:
+    """What tells apart on which devices a profile's runs are trained: a local one's host, what a cluster is asked for.
+
+    fields: the profile's, as a dictionary; the ledger keeps them so.
+    """
+    if executor == "local":
+        return f"{hostname} {'cuda' if fields.get('gpus') else 'cpu'}"
+    return " ".join(f"{key}={fields.get(key)}" for key in ("device", "partition", "constraint", "gpu_type"))
 
 
 def load(name: str) -> Profile:
@@ -274,7 +334,8 @@ _SLURM: dict[str, _Parser] = {
     "time_limit": _minutes,
     **dict.fromkeys(("partition", "account", "qos", "constraint"), _text),
     "gpu_type": _gpu_type,
-    **dict.fromkeys(("nodes", "runs_per_gpu", "gpus_per_run", "runs_per_node"), _number("PositiveInt")),
+    **dict.fromkeys(("nodes", "gpus_per_run", "runs_per_node"), _number("PositiveInt")),
+    "runs_per_gpu": _number("PositiveInt", automatic=True),
     "cpus_per_gpu": _number("PositiveInt", automatic=True),
     "gpus_per_node": _number("NonNegativeInt"),
     "mem_per_gpu": _memory,
@@ -314,11 +375,13 @@ def _local(data: Mapping[str, Any]) -> Local:
         )
     gpus = present if device != "cpu" else ()
     threads = fields.get("threads") or 1
-    workers = fields.get("workers") or len(gpus) or max(1, cores() // threads)
+    given = fields.get("workers")
+    workers = given or len(gpus) or max(1, cores() // threads)
     if fields.get("mps") and not gpus:
         raise Mistake(("mps",), "mps: true, but no GPU is used that workers could share.", "Leave it away.")
     same = {name: fields[name] for name in ("engine", "images_at_once", "mps") if name in fields}
-    return Local(workers, threads, gpus, fields.get("checkpoint_minutes", CHECKPOINT_MINUTES), **same)
+    minutes = fields.get("checkpoint_minutes", CHECKPOINT_MINUTES)
+    return Local(workers, threads, gpus, minutes, automatic=bool(gpus) and given is None, **same)
 
 
 def _slurm(data: Mapping[str, Any]) -> Slurm:
@@ -327,8 +390,12 @@ def _slurm(data: Mapping[str, Any]) -> Slurm:
         remedy = "Write, say, time_limit: 4:00:00; a job that reaches it goes on in the next."
         raise Mistake(("executor",), "a profile for executor slurm needs a time_limit.", remedy)
     fields["threads"] = fields.get("threads") or 1
-    if fields.get("gpus_per_node", 1):
-        fields["cpus_per_gpu"] = fields.get("cpus_per_gpu") or fields["threads"] * fields.get("runs_per_gpu", 1)
+    fields["automatic"] = "runs_per_gpu" in fields and fields["runs_per_gpu"] is None
+    if fields["automatic"]:
+        fields["runs_per_gpu"] = 1
+    if fields.get("gpus_per_node", 1) and not fields.get("cpus_per_gpu"):
+        fields["cpus_per_gpu"] = fields["threads"] * fields.get("runs_per_gpu", 1)
+        fields["cpus_follow"] = True
     # Half of a very short job's time, as in trials.
     fields.setdefault("signal_seconds", min(Slurm.signal_seconds, 30 * fields["time_limit"]))
     gpus = fields.get("gpus_per_node", 1)
@@ -359,8 +426,11 @@ def _check_gpus(profile: Slurm, fields: Mapping[str, Any]) -> None:
             raise Mistake(("device",), "device: cuda, but gpus_per_node is 0.", "Write device: auto or device: cpu.")
     elif "runs_per_node" in fields:
         raise Mistake(("runs_per_node",), "runs_per_node is for nodes without GPUs.", "Use runs_per_gpu.")
+    if profile.automatic and profile.device == "cpu":
+        remedy = "Write a number, or device: cuda."
+        raise Mistake(("runs_per_gpu",), "runs_per_gpu: auto goes by GPUs' memory; this trains on the CPU.", remedy)
     if profile.gpus_per_run > 1:
-        if profile.runs_per_gpu > 1:
+        if profile.runs_per_gpu > 1 or profile.automatic:
             raise Mistake(
                 ("runs_per_gpu",),
                 "several runs cannot share a GPU (runs_per_gpu) where a run has several (gpus_per_run).",

@@ -60,6 +60,11 @@ def cpu_model() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def cpu_device() -> str:
+    """What the column `device` calls this machine's processor."""
+    return f"cpu ({cpu_model()})"
+
+
 def _git(folder: Path, *arguments: str) -> str | None:
     # Of the repository that the folder is in, whatever repository a hook or the user's environment names.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}

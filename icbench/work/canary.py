@@ -1,0 +1,262 @@
+"""Trains nets for a few steps, in a process of its own, and measures them; see icbench/work/canaries.py."""
+
+import json
+import math
+import os
+import pickle
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from icbench import catalog
+from icbench.config import RunConfig
+from icbench.data.device import DeviceData, EpochPlan
+from icbench.estimate import image_counts
+from icbench.failure import in_words
+from icbench.procedure import together
+from icbench.train import hardware, seeds
+from icbench.train.course import Course
+from icbench.train.evaluation import batch_sums, evaluate
+from icbench.train.loop import Watcher, begin
+from icbench.train.numerics import autocast, dtype, set_numerics
+from icbench.train.ranks import ALONE
+from icbench.train.state import EpochRow, State
+from icbench.train.upkeep import Upkeep
+
+_WARM_UP = 2
+# Measured until the mean of the stretches is known so well, or so long.
+_PRECISION = 0.02
+_SECONDS = 2.0
+_STRETCHES = 5
+_STRETCH_SECONDS = 0.05
+# A training evaluates batches of 1,000, of which there may be more than a canary has time for; an image takes as long in
+# smaller ones.
+_MOST_TESTED, _LEAST_TESTED = 1000, 64
+_LONGEST = 400
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a few steps told; see icbench.timings.Canary."""
+
+    device: str
+    torch_version: str
+    train_seconds_per_image: float
+    test_seconds_per_image: float
+    seconds_per_epoch_more: float
+    memory: int
+    device_memory: int | None
+    steps: int
+
+
+def main() -> None:
+    """`ready` on standard output once torch is there; then (device, threads, configurations), pickled, on standard input;
+    for each a line of JSON: what was measured, or in words why it could not be.
+
+    After the last it goes on with its steps until it is killed, so that those beside it are not measured alone.
+    """
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a variant that prints does not answer
+    print("ready", file=answers, flush=True)
+    device_type, threads, configs = pickle.load(sys.stdin.buffer)
+    device = torch.device(device_type)
+    torch.set_num_threads(threads)
+    training = None
+    for config in configs:
+        try:
+            del training
+            training = Training(config, device)
+            answer: Any = vars(measure(training))
+        except Exception as error:
+            training, answer = None, " ".join(in_words(error).split())[:_LONGEST]
+        print(json.dumps(answer), file=answers, flush=True)
+    while True:
+        if training is None:
+            time.sleep(1)
+        else:
+            training.step()
+
+
+class Training:
+    """A training of `config` at its beginning, on random images of the data set's shape; its batches are full."""
+
+    def __init__(self, config: RunConfig, device: torch.device):
+        _forget_peak(device)
+        self.config, self.device = config, device
+        self.data = _data(config, device)
+        set_numerics(config.precision)
+        with tempfile.TemporaryDirectory() as folder:
+            self.state: State = begin(config, self.data, Path(folder) / "none", _Unwatched(), ALONE)
+        self.batch_size = min(config.recipe.batch_size, self.data.train_count)
+        self.steps = 0
+        self._course = Course(config, self.data.train_count)
+        self._upkeep = Upkeep(config, self.state.net, self.state.optimizer)
+        self._plan: EpochPlan = self.data.plan_epoch(seeds.generator(config.seed, "epoch", 1))
+
+    def step(self) -> None:
+        """As icbench.train.loop does it."""
+        config, state = self.config, self.state
+        state.net.train()
+        self._upkeep.before_step(self._course.moment(1, 0))
+        images, labels = self.data.train_batch(self._plan, 0, self.batch_size, dtype(config.precision))
+        with autocast(config.precision, self.device):
+            logits = state.net(images)
+            loss = cross_entropy(logits, labels)
+        state.optimizer.zero_grad(set_to_none=True)
+        ALONE.backward(loss, len(labels), len(labels))
+        state.optimizer.step()
+        self.steps += 1
+        self._upkeep.after_step(self.steps, ALONE)
+        state.sums += batch_sums(loss.detach(), logits.detach(), labels)
+
+    def wait(self) -> None:
+        """Return once the device has done all that it was told."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def seconds(self, action: Callable[[], object], times: int = 1) -> float:
+        self.wait()
+        began = time.perf_counter()
+        for _ in range(times):
+            action()
+        self.wait()
+        return (time.perf_counter() - began) / times
+
+
+def measure(training: Training) -> Measured:
+    """Seconds of a training image, of a test image, and of what an epoch takes besides; memory."""
+    step, steps = _step_seconds(training)
+    tested = _tested(training, step)
+    test = training.seconds(lambda: _evaluate(training, tested)) / tested
+    described = hardware.describe(training.device)
+    memory, device_memory = _memory(training)
+    return Measured(
+        described["device"],
+        described["torch_version"],
+        step / training.batch_size,
+        test,
+        _epoch_seconds(training),
+        memory,
+        device_memory,
+        steps,
+    )
+
+
+def _step_seconds(training: Training) -> tuple[float, int]:
+    """The mean seconds of a step, and over how many. One so long that a second would take minutes counts as it is."""
+    once = training.seconds(training.step)
+    if once > 10 * _SECONDS:
+        return once, 1
+    for _ in range(_WARM_UP - 1):
+        once = training.seconds(training.step)
+    each = max(1, math.ceil(_STRETCH_SECONDS / once))
+    stretches: list[float] = []
+    began = time.perf_counter()
+    while time.perf_counter() - began < _SECONDS or not stretches:
+        stretches.append(training.seconds(training.step, each))
+        if len(stretches) >= _STRETCHES and stdev(stretches) < _PRECISION * fmean(stretches) * len(stretches) ** 0.5:
+            break
+    return fmean(stretches), each * len(stretches)
+
+
+def _tested(training: Training, step: float) -> int:
+    """How many images to evaluate: as many as take no longer than measuring the steps did, three times as fast each."""
+    affordable = int(3 * _SECONDS / step * training.batch_size)
+    return min(len(training.data.test_labels), _MOST_TESTED, max(_LEAST_TESTED, affordable))
+
+
+def _evaluate(training: Training, images: int) -> None:
+    data = training.data
+    whole = data.test_images, data.test_labels
+    data.test_images, data.test_labels = (column[:images] for column in whole)
+    try:
+        config = training.config
+        evaluate(training.state.net, data, config.precision, procedures=together(config.procedures))
+    finally:
+        data.test_images, data.test_labels = whole
+
+
+def _epoch_seconds(training: Training) -> float:
+    """What an epoch takes besides its images: its plan, and the checkpoint at its end."""
+    config, data = training.config, training.data
+    count = image_counts(config.dataset, config.split)[0]
+    plan = training.seconds(lambda: data.plan_epoch(seeds.generator(config.seed, "epoch", 1)))
+    with tempfile.TemporaryDirectory() as folder:
+        stored = training.seconds(lambda: training.state.save(Path(folder) / "checkpoint.pt"))
+    return stored + plan * count / data.train_count
+
+
+def _data(config: RunConfig, device: torch.device) -> DeviceData:
+    """Random images; enough for a batch, and for the norm that wants a reference."""
+    dataset = catalog.load("datasets", config.dataset)
+    train, test = image_counts(config.dataset, config.split)
+    train, test = min(train, max(config.recipe.batch_size, _MOST_TESTED)), min(test, _MOST_TESTED)
+    random = np.random.default_rng(0)
+
+    def images(count: int) -> Any:
+        return random.integers(0, dataset.PIXEL_MAXIMUM + 1, (count, *dataset.SHAPE), dtype=np.uint8)
+
+    def labels(count: int) -> Any:
+        return random.integers(0, dataset.CLASSES, count)
+
+    return DeviceData(
+        (images(train), labels(train), images(test), labels(test)),
+        pixel_maximum=dataset.PIXEL_MAXIMUM,
+        subtract_mean=config.recipe.subtract_pixel_mean,
+        augmentation=config.recipe.augmentation,
+        device=device,
+    )
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        with suppress(OSError):  # not Linux
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _memory(training: Training) -> tuple[int, int | None]:
+    """The most that this training had of the device's memory, as if all images were there; that of the device, if a GPU's.
+
+    On the CPU all of the process's counts.
+    """
+    config, data = training.config, training.data
+    dataset = catalog.load("datasets", config.dataset)
+    train, test = image_counts(config.dataset, config.split)
+    more = max(0, train + test - data.train_count - len(data.test_labels)) * math.prod(dataset.SHAPE)
+    if training.device.type == "cuda":
+        properties = torch.cuda.get_device_properties(training.device)
+        return torch.cuda.max_memory_reserved() + more, properties.total_memory
+    found = None
+    with suppress(OSError):
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    return (1024 * int(found[1]) if found else 0) + more, None
+
+
+class _Unwatched(Watcher):
+    """Nobody watches."""
+
+    def resumed(self, epoch: int, step: int) -> None: ...
+    def discarded(self) -> None: ...
+    def stepped(self, epochs: float) -> None: ...
+    def epoch_ended(self, row: EpochRow) -> None: ...
+    def should_stop(self) -> bool:
+        return False
+
+    def should_save(self) -> bool:
+        return False
+
+    def saved(self, epochs: float) -> None: ...
