@@ -1,19 +1,20 @@
 """How long trainings take: from what was measured of others to seconds, with intervals.
 
-The model. A training's seconds are its floating-point operations times its pace, in seconds for one of them. The logarithm
-of the pace is a sum of effects: one of the device, one of each feature of the configuration (its depth, its norm, ...), one
-of the net that has all of these features, and the noise of single runs. All are normal, with the deviations below: those of
-depth, width and batch size alike for values that are near each other. What was measured on the device, of whatever nets,
-conditions them (a linear mixed model, solved exactly). So a net that was measured is known by its measurements, one that
-resembles measured ones by their paces, and where nothing was measured its operations and the kind of device tell little.
+The model. A training's seconds are its floating-point operations times its pace, in seconds for one of them. The
+logarithm of the pace is a sum of effects: one of the device, one of each feature of the configuration (its depth, its
+norm, ...), one of the net that has all of these features, and the noise of single runs. All are normal, with the
+deviations below: those of depth, width and batch size alike for values that are near each other. What was measured on
+the device, of whatever nets, conditions them (a linear mixed model, solved exactly). So a net that was measured is
+known by its measurements, one that resembles measured ones by their paces, and where nothing was measured its
+operations and the kind of device tell little.
 
 The intervals. How far the measured paces lie from what their features let expect scales all deviations, with
-`_PRIOR_COUNT` measurements' worth of belief in the values below: predictions have Student's t distribution, with wide tails
-where little was measured. Totals and finish times come from joint draws of all paces, so an error that runs share (the
-device's pace, the load of the day, the one norm of all) is not averaged away over them; only the noise of single runs is.
-An interval is that between the 5 % and the 95 % quantile of the draws. In simulated logs, whose effects are drawn with
-deviations from half to one and a half times those below, 90 % intervals hold the truth in 87 to 96 % of cases
-(tests/test_estimate.py).
+`_PRIOR_COUNT` measurements' worth of belief in the values below: predictions have Student's t distribution, with wide
+tails where little was measured. Totals and finish times come from joint draws of all paces, so an error that runs share
+(the device's pace, the load of the day, the one norm of all) is not averaged away over them; only the noise of single
+runs is. An interval is that between the 5 % and the 95 % quantile of the draws. In simulated logs, whose effects are
+drawn with deviations from half to one and a half times those below, 90 % intervals hold the truth in 87 to 96 % of
+cases (tests/test_estimate.py).
 """
 
 import json
@@ -53,7 +54,14 @@ _DEVIATIONS = {
     "recipe": 0.15,
 }
 # What the paces below are of: it has no effect of its own.
-_USUAL = {"block": "basic", "norm": "batch", "weight": "plain", "activation": "relu", "procedures": "", "precision": "float32"}
+_USUAL = {
+    "block": "basic",
+    "norm": "batch",
+    "weight": "plain",
+    "activation": "relu",
+    "procedures": "",
+    "precision": "float32",
+}
 _NUMBERS = ("depth", "width", "batch_size")  # alike where they are near: by the logarithm of their ratio
 _NEGLIGIBLE = 1e-6
 _NET = 0.12
@@ -63,8 +71,8 @@ _OCCASION = 0.06  # the load of the day, common to what is run together
 _CANARY = 0.12  # what all steps of canaries have in common that whole runs do not
 _PRIOR_COUNT = 6
 
-# Seconds for a floating-point operation, on a core or a GPU of unknown make, and the deviation of its logarithm: residual
-# nets on current ones lie between 5 and 60 GFLOP/s a core, and 0.3 and 30 TFLOP/s a GPU.
+# Seconds for a floating-point operation, on a core or a GPU of unknown make, and the deviation of its logarithm:
+# residual nets on current ones lie between 5 and 60 GFLOP/s a core, and 0.3 and 30 TFLOP/s a GPU.
 _PACES = {"cpu": (1 / 2e10, 0.7), "cuda": (1 / 3e12, 1.3)}
 
 _DRAWS = 1000
@@ -73,7 +81,7 @@ _MOST_OBSERVED = 800
 
 
 class Features(NamedTuple):
-    """What of a configuration its pace hangs on. Variants are with their options; recipe: what else it is trained by."""
+    """What of a configuration its pace hangs on. Variants have their options; recipe: what else it is trained by."""
 
     dataset: str
     block: str
@@ -101,8 +109,10 @@ class Place(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What was measured of a net in a place. pace: seconds for a floating-point operation, the geometric mean of so many
-    runs, or of a canary's steps; squares: the sum of the squared deviations of the runs' logarithms from their mean."""
+    """What was measured of a net in a place. pace: seconds for a floating-point operation, the geometric mean of so
+    many runs, or of a canary's steps; squares: the sum of the squared deviations of the runs' logarithms from their
+    mean.
+    """
 
     features: Features
     place: Place
@@ -195,7 +205,7 @@ class Group(NamedTuple):
 
 
 class Grouping:
-    """Puts runs into groups, in a microsecond each: a grid may have 100,000 runs, and few groups. configs: one of each."""
+    """Puts runs into groups, in a microsecond each: of 100,000 runs there may be few. configs: one of each."""
 
     def __init__(self) -> None:
         self._index: dict[tuple[object, ...], tuple[int, RunConfig]] = {}
@@ -205,8 +215,8 @@ class Grouping:
 
     def of(self, config: RunConfig) -> int:
         """The number of the run's group."""
-        # Not hashed: what the catalogue makes once is told apart by where it lies. A label says all of a recipe but what
-        # procedures and activations adapt, of which a pace hangs on the batch size alone.
+        # Not hashed: what the catalogue makes once is told apart by where it lies. A label says all of a recipe but
+        # what procedures and activations adapt, of which a pace hangs on the batch size alone.
         recipe = config.recipe
         rough = (
             config.dataset, config.split, config.block, config.depth, config.width, config.ordering, id(config.norm),
@@ -389,8 +399,9 @@ def _levels(net: Features) -> list[tuple[str, object]]:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of so many runs: the seconds of all, one after another, and those until the last has ended. each: seconds of a run
-    of each group."""
+    """Of so many runs: the seconds of all, one after another, and those until the last has ended. each: of each group,
+    the seconds of a run.
+    """
 
     runs: int
     seconds: Interval
@@ -399,7 +410,7 @@ class Forecast:
 
 
 def forecast(groups: Sequence[Group], found: Paces, slots: int, start: float) -> Forecast:
-    """What groups of runs take on so many slots, which begin `start` seconds from now; found: the paces of the groups."""
+    """What groups of runs take on so many slots, which begin `start` seconds from now. found: the groups' paces."""
     import numpy as np
 
     if not groups:
@@ -455,7 +466,7 @@ def runs_that_fit(peaks: Iterable[float], memory: float, cores: int | None = Non
 
 
 def source(nets: Sequence[Features], observations: Sequence[Observation], place: Place) -> dict[str, int]:
-    """What the estimate for these nets in a place rests on: runs and canaries of how many of them, and those of others."""
+    """What the estimate for these nets in a place rests on: runs and canaries of how many of them, and of others."""
     here = [each for each in observations if each.place.device == place.device]
     wanted = set(nets)
     ours = [each for each in here if each.features in wanted]

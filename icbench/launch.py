@@ -47,20 +47,24 @@ class _Worker:
 
 @dataclass
 class LocalJobs:
-    """The workers of one submission on this machine; each is a submitit job. As a context: leaving it stops them."""
+    """The workers of one submission on this machine; each is a submitit job. As a context: leaving it stops them.
+
+    estimate: what the ledger notes of what was expected of the packs.
+    """
 
     layout: Layout
     sweep: str
     packs: list[Pack]
     profile: Local
     data: Path | None
+    estimate: dict[str, Any] | None = None
     _entry: ledger.Entry = field(init=False)
     _workers: dict[int, _Worker] = field(default_factory=dict)
     _jobs: list[str] = field(default_factory=list)
     _stillborn: Counter[str] = field(default_factory=Counter)
 
     def __enter__(self) -> "LocalJobs":
-        self._entry = ledger.Entry.new(self.sweep, self.profile, self.packs)
+        self._entry = ledger.Entry.new(self.sweep, self.profile, self.packs, estimate=self.estimate)
         files = self._files
         files.submitit.mkdir(parents=True)
         write_whole(files.packs, lambda file: pickle.dump(self.packs, file))

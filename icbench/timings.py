@@ -15,7 +15,8 @@ from icbench.files import read_json, write_json
 from icbench.layout import Layout
 from icbench.profile import hardware
 
-# Of runs that have files of their own, so many are looked at: the rest would tell little more, and take seconds to read.
+# Of runs that have files of their own, so many are looked at: the rest would tell little more, and take seconds to
+# read.
 _MOST_OWN, _MOST_OTHERS = 300, 150
 _COLUMNS = (
     "cell_id", "config", "epochs", "train_seconds", "started_at", "finished_at", "attempts", "device", "threads",
@@ -25,9 +26,9 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Timings:
-    """observations: of nets in places. devices: their names, by what tells hardware apart (profile.hardware). seconds: by
-    run id, what finished runs took. memory: by hardware and net, the most that one training had of the device's, and how
-    much the device has; of GPUs alone.
+    """observations: of nets in places. devices: their names, by what tells hardware apart (profile.hardware). seconds:
+    by run id, what finished runs took. memory: by hardware and net, the most that one training had of the device's, and
+    how much the device has; of GPUs alone.
     """
 
     observations: list[Observation] = field(default_factory=list)
@@ -62,7 +63,7 @@ def _wanted(done: set[str], own: Collection[str], exactly: Collection[str]) -> s
 
 def _profiles(layout: Layout) -> dict[str, tuple[str, float]]:
     """By run id: the hardware it was last submitted to, and how many runs shared a GPU there."""
-    found = {}
+    found: dict[str, tuple[str, float]] = {}
     for entry in ledger.entries(layout):
         profile = entry.profile
         sharing = 1.0

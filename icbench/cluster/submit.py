@@ -7,7 +7,7 @@ import pickle
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from icbench import kinds, ledger, plan
 from icbench.cluster import frozen, slurm
 from icbench.cluster.slot import Job, Share
 from icbench.cluster.submissions import Live
+from icbench.config import RunConfig
 from icbench.files import write_whole
 from icbench.layout import Layout
-from icbench.plan import Run
+from icbench.plan import Pack, Run
 from icbench.profile import Slurm
 from icbench.values import Scalar
 
@@ -92,19 +93,22 @@ def submit(
     data: Path,
     cluster: slurm.Cluster,
     live: list[Live],
+    weigh: Callable[[RunConfig], float] = plan.cost,
+    estimate: Callable[[list[Pack]], dict[str, Any]] | None = None,
 ) -> Submitted:
     """Submit jobs for the missing runs and enter them in the ledger. The caller holds the lock `layout.submitting`.
 
-    `live`, the submissions in the queue, count against `max_jobs_at_once` too.
+    `live`, the submissions in the queue, count against `max_jobs_at_once` too. weigh, estimate: how long a run takes,
+    and what the ledger notes of what was expected of the packs.
 
     Raises SlurmError when the cluster takes none. It may take some; these then do all runs between them.
     """
     wanted = profile.jobs_for(len(missing))
     jobs = _allowed(wanted, profile, cluster)
-    packs = plan.packs(missing, min(jobs * profile.slots, len(missing)))
+    packs = plan.packs(missing, min(jobs * profile.slots, len(missing)), weigh)
     # Not resolved: what is a link here may lead elsewhere on a node.
     code = frozen.freeze(layout).absolute()
-    entry = ledger.Entry.new(sweep, profile, packs, cluster.name)
+    entry = ledger.Entry.new(sweep, profile, packs, cluster.name, estimate(packs) if estimate else None)
     files = Layout(layout.root.absolute()).sweep(sweep).submission(entry.submission)
     files.submitit.mkdir(parents=True)
     write_whole(files.packs, lambda file: pickle.dump(packs, file))
@@ -131,7 +135,7 @@ def submit(
     refusal = ""
     try:
         for job_ids in _submit_chunks(
-            _Executor(files.submitit, code, entry.job_name, profile), share, jobs, cluster.largest_array, live
+            Executor(files.submitit, code, entry.job_name, profile), share, jobs, cluster.largest_array, live
         ):
             entry = entry.with_jobs(job_ids)
             ledger.write(layout, entry)
@@ -155,7 +159,7 @@ def _allowed(jobs: int, profile: Slurm, cluster: slurm.Cluster) -> int:
 
 
 def _submit_chunks(
-    executor: "_Executor", share: Share, jobs: int, largest: int, live: list[Live]
+    executor: "Executor", share: Share, jobs: int, largest: int, live: list[Live]
 ) -> Iterator[list[str]]:
     """Submit job arrays; after each, the ids of all jobs so far. Fewer than asked for if the user's limit says so."""
     job_ids: list[str] = []
@@ -175,7 +179,7 @@ def _submit_chunks(
         arrays.append(taken[0].partition("_")[0])
 
 
-class _Executor:
+class Executor:
     """submitit's, with a profile's parameters."""
 
     def __init__(self, folder: Path, code: Path, name: str, profile: Slurm):
@@ -204,15 +208,31 @@ class _Executor:
             "additional_parameters": options(profile),
         }
 
+    def submit_one(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """Submit a job that calls a function; submitit's job. Raises SlurmError."""
+        from submitit.core.utils import FailedJobError
+
+        executor = self._submitit()
+        executor.update_parameters(**self._parameters)
+        try:
+            with _undisturbed():
+                return executor.submit(function, *arguments)
+        except FailedJobError as error:
+            raise slurm.SlurmError(f"sbatch refused: {_said(error)}.") from None
+
+    def _submitit(self) -> Any:
+        import submitit
+
+        return submitit.SlurmExecutor(folder=self._folder, max_num_timeout=_NEVER, python=self._python)
+
     def submit(self, shares: list[Share], at_once: int, after: str | None, least: int) -> list[str]:
         """Submit one job for each share, as an array; their ids.
 
         Where a limit forbids so many, half of them, and so on down to `least`. Raises SlurmError.
         """
-        import submitit
         from submitit.core.utils import FailedJobError
 
-        executor = submitit.SlurmExecutor(folder=self._folder, max_num_timeout=_NEVER, python=self._python)
+        executor = self._submitit()
         dependency = None if after is None else f"afterany:{after}"
         executor.update_parameters(**self._parameters, array_parallelism=at_once, dependency=dependency)
         count = len(shares)
@@ -221,7 +241,7 @@ class _Executor:
                 with _undisturbed():
                     return [str(job.job_id) for job in executor.map_array(Job(), shares[:count])]
             except FailedJobError as error:
-                said = " ".join(line.removeprefix("sbatch: error: ") for line in str(error).splitlines())
+                said = _said(error)
                 at_limit = any(words in said for words in _LIMIT_WORDS)
                 if not at_limit or (count == 1 and least == 1):
                     remedy = " Wait for some of your jobs to end, or cancel some." if at_limit else ""
@@ -229,6 +249,11 @@ class _Executor:
                 if count == 1:
                     return []
                 count //= 2
+
+
+def _said(error: Exception) -> str:
+    """What sbatch says."""
+    return " ".join(line.removeprefix("sbatch: error: ") for line in str(error).splitlines())
 
 
 def _checked(line: str) -> str:

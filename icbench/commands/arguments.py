@@ -49,6 +49,12 @@ def profile(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def budget(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--budget", metavar="HOURS", help="refuse what would exceed it, such as 200gpu-hours or 30core-hours"
+    )
+
+
 def json(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 

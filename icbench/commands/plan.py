@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from icbench.commands import arguments
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from icbench.commands.arguments import Commands
+    from icbench.commands.estimating import Budget, Costing
     from icbench.grid import Sweep
     from icbench.layout import Layout
     from icbench.plan import Pack, Plan
-    from icbench.profile import Profile
 
 _CELLS_SHOWN = 40
 _PACKS_SHOWN = 64
@@ -23,22 +25,34 @@ def add(commands: "Commands") -> None:
     arguments.results(parser)
     arguments.profile(parser)
     arguments.no_build(parser)
+    parser.add_argument(
+        "--canary",
+        action="store_true",
+        help="first measure a few steps of each different net where the profile leads, for a better estimate",
+    )
+    arguments.budget(parser)
     arguments.json(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    from icbench import drybuild, grid, plan, profile
+    from icbench import drybuild, grid, profile
+    from icbench.commands import estimating
 
     with nullcontext() if args.no_build else drybuild.Builder() as builder:
         sweep, machine = grid.load(args.grid), profile.load(args.profile)
+        budget = estimating.parse_budget(args.budget, machine)
         if builder:
             builder.send(sweep.cells)
-        todo = compare(sweep, arguments.layout(args))
-        packs = plan.packs(todo.missing, machine.packs(len(todo.missing)))
+        layout = arguments.layout(args)
+        todo = compare(sweep, layout)
         if builder:
             builder.judge(sweep)
-    show(todo, packs, machine, as_json=args.json)
+    if args.canary:
+        estimating.measure(todo, layout, machine, again=True)
+    costing = estimating.estimate(todo, layout, machine)
+    show(todo, costing, budget, as_json=args.json)
+    estimating.check_budget(budget, costing, todo)
     return 0
 
 
@@ -54,26 +68,57 @@ def compare(sweep: "Sweep", layout: "Layout", *, retry: str | None = None) -> "P
     return plan.make(sweep, done, [i for i, why in failed.items() if retry not in (arguments.ANY_KIND, why.kind)])
 
 
-def show(todo: "Plan", packs: "list[Pack]", machine: "Profile", *, as_json: bool) -> None:
+def show(todo: "Plan", costing: "Costing", budget: "Budget | None", *, as_json: bool) -> None:
     """Print a plan."""
+    from icbench import plan
+
+    machine = costing.machine
+    packs = plan.packs(todo.missing, machine.packs(len(todo.missing)), costing.weigh)
     if as_json:
+        from icbench.commands import estimating
         from icbench.console import print_json
 
-        print_json(_record(todo, packs))
+        print_json(_record(todo, packs) | {"estimate": estimating.record(costing, todo, budget)})
     else:
-        _print(todo, packs, machine)
+        _print(todo, packs, costing)
 
 
-def _print(todo: "Plan", packs: "list[Pack]", machine: "Profile") -> None:
-    from icbench.console import console, plural, print_table, table
-    from icbench.plan import cost
+def _print(todo: "Plan", packs: "list[Pack]", costing: "Costing") -> None:
+    from icbench.commands import estimating
+    from icbench.console import console, duration, plural
     from icbench.profile import Slurm
-    from icbench.wording import cell_columns
 
-    sweep, out = todo.sweep, console()
+    sweep, machine, out = todo.sweep, costing.machine, console()
     out.print(f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name)
     counts = f"{len(todo.finished):,} finished, {len(todo.missing):,} missing, {len(todo.failed):,} failed"
     out.print(f"{plural(len(sweep.run_ids), 'run')} in {plural(len(sweep.cells), 'cell')}: {counts}.")
+    _print_cells(todo, out)
+    if isinstance(machine, Slurm) and packs:
+        jobs = machine.jobs_for(len(todo.missing))
+        slots = plural(machine.slots, "slot")
+        at_once = min(jobs, machine.max_jobs_at_once)
+        out.print(f"{plural(jobs, 'job')} of {slots} each, {at_once} at once; pack k is done by slot k:")
+    loads = [sum(costing.weigh(config) for _, config in pack) for pack in packs]
+    whole = sum(loads)
+    for index, (pack, load) in enumerate(zip(packs[:_PACKS_SHOWN], loads, strict=False)):
+        out.print(f"pack {index}: {plural(len(pack), 'run')}, {load / whole:.0%} of the work, about {duration(load)}")
+    if len(packs) > _PACKS_SHOWN:
+        out.print(f"... and {plural(len(packs) - _PACKS_SHOWN, 'more pack')}; --json shows all.")
+    if not packs:
+        out.print(
+            "Nothing is missing."
+            if not todo.failed
+            else "Nothing is missing but what failed: --retry-failed tries again."
+        )
+    for line in estimating.lines(costing, todo):
+        out.print(line)
+
+
+def _print_cells(todo: "Plan", out: "Console") -> None:
+    from icbench.console import plural, print_table, table
+    from icbench.wording import cell_columns
+
+    sweep = todo.sweep
     columns = cell_columns(cell.config for cell in sweep.cells)
     cells = table()
     for title in ("cell", *(title for title, _ in columns), "seeds", "finished", "failed"):
@@ -87,23 +132,6 @@ def _print(todo: "Plan", packs: "list[Pack]", machine: "Profile") -> None:
     out.print()
     if len(sweep.cells) > _CELLS_SHOWN:
         out.print(f"... and {plural(len(sweep.cells) - _CELLS_SHOWN, 'more cell')}; --json shows all.")
-    if isinstance(machine, Slurm) and packs:
-        jobs = machine.jobs_for(len(todo.missing))
-        slots = plural(machine.slots, "slot")
-        at_once = min(jobs, machine.max_jobs_at_once)
-        out.print(f"{plural(jobs, 'job')} of {slots} each, {at_once} at once; pack k is done by slot k:")
-    whole = sum(cost(config) for _, config in todo.missing)
-    for index, pack in enumerate(packs[:_PACKS_SHOWN]):
-        share = sum(cost(config) for _, config in pack)
-        out.print(f"pack {index}: {plural(len(pack), 'run')}, {share / whole:.0%} of the work, about {share:.2g} FLOP")
-    if len(packs) > _PACKS_SHOWN:
-        out.print(f"... and {plural(len(packs) - _PACKS_SHOWN, 'more pack')}; --json shows all.")
-    if not packs:
-        out.print(
-            "Nothing is missing."
-            if not todo.failed
-            else "Nothing is missing but what failed: --retry-failed tries again."
-        )
 
 
 def _record(todo: "Plan", packs: "list[Pack]") -> dict[str, object]:

@@ -15,6 +15,7 @@ from icbench.errors import UserError, suggest
 
 if TYPE_CHECKING:
     from icbench.commands.arguments import Commands
+    from icbench.commands.estimating import Costing
     from icbench.grid import Sweep
     from icbench.layout import Layout
     from icbench.plan import Plan
@@ -28,6 +29,7 @@ def add(commands: "Commands") -> None:
     arguments.profile(parser)
     arguments.data(parser)
     arguments.no_build(parser)
+    arguments.budget(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything and print the plan; run and write nothing"
     )
@@ -45,39 +47,49 @@ def add(commands: "Commands") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from icbench import grid, plan, profile
+    from icbench import grid, profile
+    from icbench.commands import estimating
 
     _check_kind(args.retry_failed)
     sweep, machine, layout = grid.load(args.grid), profile.load(args.profile), arguments.layout(args)
+    budget = estimating.parse_budget(args.budget, machine)
     todo = compare(sweep, layout, retry=args.retry_failed)
     if args.retry_failed and not failed_among(todo, layout):
         kind = "" if args.retry_failed == arguments.ANY_KIND else f" in the way {args.retry_failed}"
         complain(f"no run of {sweep.name} has failed{kind}; what was interrupted is gone on with in any case.")
     _check(todo, machine, args)
     if args.dry_run:
-        show(todo, plan.packs(todo.missing, machine.packs(len(todo.missing))), machine, as_json=args.json)
+        costing = estimating.estimate(todo, layout, machine)
+        show(todo, costing, budget, as_json=args.json)
+        estimating.check_budget(budget, costing, todo)
         return 0
     for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal or a job's end is a Ctrl-C too
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             signal.signal(number, _interrupt)
-    _record(sweep, layout, needed=bool(todo.missing))
     if todo.missing:
-        code = _make(sweep, layout, machine, args)
+        if machine.automatic:
+            estimating.measure(todo, layout, machine, again=False)
+        costing = estimating.estimate(todo, layout, machine)
+        estimating.check_budget(budget, costing, todo)
+        _record(sweep, layout, needed=True)
+        code = _make(sweep, layout, costing, args)
         if code is not None:
             return code
+    else:
+        _record(sweep, layout, needed=False)
     return _conclude(sweep, layout, args)
 
 
-def _make(sweep: "Sweep", layout: "Layout", machine: "Profile", args: argparse.Namespace) -> int | None:
+def _make(sweep: "Sweep", layout: "Layout", costing: "Costing", args: argparse.Namespace) -> int | None:
     """Have what is missing run; the exit code, or None when the sweep is done and its table is to be shown."""
     from icbench.commands import sweep_cluster, sweep_local
     from icbench.profile import Slurm
 
-    on_cluster = isinstance(machine, Slurm)
+    on_cluster = isinstance(costing.machine, Slurm)
     try:
-        if isinstance(machine, Slurm):
-            return sweep_cluster.run(sweep, layout, machine, args)
-        sweep_local.run(sweep, layout, machine, args)
+        if isinstance(costing.machine, Slurm):
+            return sweep_cluster.run(sweep, layout, costing.machine, args, costing)
+        sweep_local.run(sweep, layout, costing.machine, args, costing)
     except (KeyboardInterrupt, BrokenPipeError):  # a reader that has gone away, such as `head`, ends a sweep as well
         again = shlex.join(["icbench", *sys.argv[1:]])
         what = "What was submitted goes on" if on_cluster else "Each run goes on from its last checkpoint"

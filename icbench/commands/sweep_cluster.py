@@ -12,18 +12,19 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from icbench.cluster.submissions import Live
+    from icbench.commands.estimating import Costing
     from icbench.grid import Sweep
     from icbench.layout import Layout
     from icbench.plan import Plan
     from icbench.profile import Slurm
 
 
-def run(sweep: "Sweep", layout: "Layout", machine: "Slurm", args: argparse.Namespace) -> int | None:
+def run(sweep: "Sweep", layout: "Layout", machine: "Slurm", args: argparse.Namespace, costing: "Costing") -> int | None:
     """Submit what is missing; the exit code, or None when everything is done and its table is to be shown."""
     from icbench.console import console
 
     out = console(sys.stderr if args.json else sys.stdout)
-    _submit(sweep, layout, machine, args, out)
+    _submit(sweep, layout, machine, args, costing, out)
     if args.wait:
         _follow(sweep, layout, out)
         return None
@@ -63,9 +64,12 @@ def check(sweep: "Sweep", machine: "Slurm", args: argparse.Namespace) -> None:
             raise UserError(error.problem, error.remedy, file=args.profile) from None
 
 
-def _submit(sweep: "Sweep", layout: "Layout", machine: "Slurm", args: argparse.Namespace, out: "Console") -> None:
+def _submit(
+    sweep: "Sweep", layout: "Layout", machine: "Slurm", args: argparse.Namespace, costing: "Costing", out: "Console"
+) -> None:
     """Under a lock, so that of two sweeps typed at once the second sees what the first has submitted."""
     from icbench.cluster import slurm, submissions, submit
+    from icbench.commands import estimating
     from icbench.commands.retry import failed_among, forgiven
     from icbench.console import duration, plural
     from icbench.data import store
@@ -87,7 +91,15 @@ def _submit(sweep: "Sweep", layout: "Layout", machine: "Slurm", args: argparse.N
         if missing:
             with forgiven(todo, layout):
                 submitted = submit.submit(
-                    layout, sweep.name, missing, machine, store.directory(args.data), cluster, live
+                    layout,
+                    sweep.name,
+                    missing,
+                    machine,
+                    store.directory(args.data),
+                    cluster,
+                    live,
+                    costing.weigh,
+                    costing.for_ledger,
                 )
             if submitted.remark:
                 out.print(submitted.remark)
@@ -95,6 +107,7 @@ def _submit(sweep: "Sweep", layout: "Layout", machine: "Slurm", args: argparse.N
             runs, slots = plural(len(missing), "run"), plural(machine.slots, "slot")
             name, limit = submitted.entry.job_name, duration(60 * machine.time_limit)
             out.print(f"submitted {runs} in {plural(len(jobs), 'job')} of {slots} each, {name}: {ids}")
+            out.print(estimating.line(costing, todo))
             out.print(f"Each job has {limit}; one that needs more goes on from the queue.")
 
 

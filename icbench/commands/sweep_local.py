@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from icbench.commands.plan import compare
 
 if TYPE_CHECKING:
+    from icbench.commands.estimating import Costing
     from icbench.grid import Sweep
     from icbench.layout import Layout
     from icbench.profile import Local
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 _WAIT_SECONDS = 1.0
 
 
-def run(sweep: "Sweep", layout: "Layout", machine: "Local", args: argparse.Namespace) -> None:
+def run(sweep: "Sweep", layout: "Layout", machine: "Local", args: argparse.Namespace, costing: "Costing") -> None:
     """Run what is missing until nothing is: what another sweep is at is waited for, and taken over if it dies there."""
     from icbench import launch, plan
+    from icbench.commands import estimating
     from icbench.commands.retry import forgiven
     from icbench.console import console
     from icbench.progress import Progress
@@ -36,10 +38,12 @@ def run(sweep: "Sweep", layout: "Layout", machine: "Local", args: argparse.Names
     out.print(
         f"{sweep.name}: {len(todo.missing)} of {total} runs to do, {machine.workers} at a time. Results: {layout.root}/"
     )
+    out.print(estimating.line(costing, todo))
     with _shared_gpus(machine), Progress(layout, todo.missing, total, out) as progress:
         while todo.missing:
-            packs = plan.packs(todo.missing, machine.workers)
-            with launch.LocalJobs(layout, sweep.name, packs, machine, args.data) as jobs:
+            packs = plan.packs(todo.missing, machine.workers, costing.weigh)
+            expected = costing.for_ledger(packs)
+            with launch.LocalJobs(layout, sweep.name, packs, machine, args.data, expected) as jobs:
                 progress.follow(jobs)
             _wait_for_others(sweep, layout, progress)
             todo = compare(sweep, layout)

@@ -1,4 +1,4 @@
-"""Has nets trained for a few steps by processes like workers, as many at once as a profile has: torch stays in these."""
+"""Has nets trained for a few steps by processes like workers, as many at once as a profile has; torch stays there."""
 
 import json
 import os
@@ -31,11 +31,13 @@ class Company:
 Answer = list[dict[str, Any]] | str
 
 
-def measure(nets: Sequence[RunConfig], company: Company, told: Callable[[int], object] = lambda _: None) -> list[Answer]:
+def measure(
+    nets: Sequence[RunConfig], company: Company, told: Callable[[int], object] = lambda _: None
+) -> list[Answer]:
     """Have each net measured; `told` hears how many are. Raises IcbenchError where processes end before they answer.
 
-    All begin at once, and go on with their steps until all have answered: that others are at work slows a run, and so it
-    shall slow a canary. Where there are fewer nets than processes, several measure the same.
+    All begin at once, and go on with their steps until all have answered: that others are at work slows a run, and so
+    it shall slow a canary. Where there are fewer nets than processes, several measure the same.
     """
     with ExitStack() as stack:
         crew = [stack.enter_context(_Process(company, index)) for index in range(company.processes)]
@@ -56,7 +58,7 @@ def measure(nets: Sequence[RunConfig], company: Company, told: Callable[[int], o
 
 def _joined(answers: list[dict[str, Any] | str]) -> Answer:
     measured = [each for each in answers if not isinstance(each, str)]
-    return measured or next(each for each in answers if isinstance(each, str))
+    return measured or str(answers[0])
 
 
 class _Process:

@@ -40,8 +40,8 @@ _PRECISION = 0.02
 _SECONDS = 2.0
 _STRETCHES = 5
 _STRETCH_SECONDS = 0.05
-# A training evaluates batches of 1,000, of which there may be more than a canary has time for; an image takes as long in
-# smaller ones.
+# A training evaluates batches of 1,000, of which there may be more than a canary has time for; an image takes as long
+# in smaller ones.
 _MOST_TESTED, _LEAST_TESTED = 1000, 64
 _LONGEST = 400
 
@@ -61,13 +61,14 @@ class Measured:
 
 
 def main() -> None:
-    """`ready` on standard output once torch is there; then (device, threads, configurations), pickled, on standard input;
-    for each a line of JSON: what was measured, or in words why it could not be.
+    """`ready` on standard output once torch is there; then (device, threads, configurations), pickled, on standard
+    input; for each a line of JSON: what was measured, or in words why it could not be.
 
     After the last it goes on with its steps until it is killed, so that those beside it are not measured alone.
     """
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a variant that prints does not answer
+    parent = os.getppid()
     print("ready", file=answers, flush=True)
     device_type, threads, configs = pickle.load(sys.stdin.buffer)
     device = torch.device(device_type)
@@ -81,7 +82,7 @@ def main() -> None:
         except Exception as error:
             training, answer = None, " ".join(in_words(error).split())[:_LONGEST]
         print(json.dumps(answer), file=answers, flush=True)
-    while True:
+    while os.getppid() == parent:
         if training is None:
             time.sleep(1)
         else:
@@ -229,7 +230,8 @@ def _forget_peak(device: torch.device) -> None:
 
 
 def _memory(training: Training) -> tuple[int, int | None]:
-    """The most that this training had of the device's memory, as if all images were there; that of the device, if a GPU's.
+    """The most that this training had of the device's memory, as if all images were there; that of the device, if a
+    GPU's.
 
     On the CPU all of the process's counts.
     """
