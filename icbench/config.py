@@ -7,9 +7,10 @@ a field added later must be left out of the canonical form while it has the valu
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from operator import attrgetter
 from typing import Any
 
 from icbench.values import Scalar
@@ -194,6 +195,22 @@ class RunConfig:
         """As the run id, without the seed: the runs that differ in nothing but the seed share it."""
         return _digest(self.cell_json())
 
+    def varied(self, field: str, value: float) -> "RunConfig":
+        """This configuration with another seed or dropout rate; faster than `replace`, for grids of 100,000 runs."""
+        before, after = _around[field]
+        values: tuple[Any, ...] = (*before(self), value, *after(self))
+        return RunConfig(*values)
+
+
+def _getters_around(field: str) -> tuple[Callable[[RunConfig], Any], Callable[[RunConfig], Any]]:
+    names = RunConfig.__slots__
+    place = names.index(field)
+    return attrgetter(*names[:place]), attrgetter(*names[place + 1 :])
+
+
+# Of the values before each field and after it.
+_around = {field: _getters_around(field) for field in ("seed", "dropout")}
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -211,7 +228,11 @@ class Cell:
 
     def runs(self) -> list[tuple[str, RunConfig]]:
         """Each run id with its configuration."""
-        return [(i, replace(self.config, seed=seed)) for i, seed in zip(self.run_ids, self.seeds, strict=True)]
+        config = self.config
+        return [
+            (run_id, config if seed == config.seed else config.varied("seed", seed))
+            for run_id, seed in zip(self.run_ids, self.seeds, strict=True)
+        ]
 
 
 def _digest(canonical: str) -> str:

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from heapq import heapreplace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from icbench import catalog, plan
@@ -204,6 +205,9 @@ class Group(NamedTuple):
     runs: int
 
 
+_all_but_dropout = attrgetter(*(name for name in RunConfig.__slots__ if name not in ("dropout", "seed")))
+
+
 class Grouping:
     """Puts runs into groups, in a microsecond each: of 100,000 runs there may be few. configs: one of each."""
 
@@ -215,14 +219,8 @@ class Grouping:
 
     def of(self, config: RunConfig) -> int:
         """The number of the run's group."""
-        # Not hashed: what the catalogue makes once is told apart by where it lies. A label says all of a recipe but
-        # what procedures and activations adapt, of which a pace hangs on the batch size alone.
-        recipe = config.recipe
-        rough = (
-            config.dataset, config.split, config.block, config.depth, config.width, config.ordering, id(config.norm),
-            id(config.weight), id(config.activation), id(config.procedures), not config.dropout, config.precision,
-            recipe.label, recipe.epochs, recipe.batch_size,
-        )  # fmt: skip
+        # By where the values lie: the catalogue and the grid make each once, and to hash them would take longer.
+        rough = (*map(id, _all_but_dropout(config)), not config.dropout)
         known = self._index.get(rough)
         if known is None:
             key = (features_of(config), operations(config))
@@ -313,13 +311,12 @@ class _Effects:
     def __init__(self, nets: Sequence[Features], place: Place, observed: list[Observation]):
         self._nets, self._observed, self._place = nets, observed, place
         self._levels: dict[tuple[str, object], int] = {("device", None): 0, ("usual", None): 1}
-        for net in {*nets, *(each.features for each in observed)}:
+        for net in dict.fromkeys([*nets, *(each.features for each in observed)]):
             for level in _levels(net):
                 self._number(level)
         measured = {each.features for each in observed}
-        for net in measured:
-            self._number(("net", net))
         for each in observed:
+            self._number(("net", each.features))
             if each.place != place:
                 self._number(("place", each.place))
             if each.is_canary:

@@ -352,17 +352,18 @@ def _baselines(data: dict[str, Any], cells: dict[str, Cell], given: dict[str, li
     if "seed" in change:
         raise Mistake(("baseline", "seed"), "a baseline cell has all its seeds.", "Leave the seed out.")
     baselines: dict[str, str] = {}
+    ids: dict[int, tuple[str, RunConfig]] = {}  # by where a configuration lies: one is the baseline of many cells
     for cell in cells.values():
         try:
             for fields in given[cell.cell_id]:
                 config = resolve(fields | change)
-                if config.cell_id in cells:
+                baseline, _ = ids.get(id(config)) or ids.setdefault(id(config), (config.cell_id, config))
+                if baseline in cells:
                     break
         except Mistake as mistake:
             problem = f"the baseline of ({wording.cell(cell.config)}): {mistake.problem}"
             path = mistake.path if mistake.path[:1] == ("baseline",) else ("baseline",)
             raise Mistake(path, problem, mistake.remedy) from None
-        baseline = config.cell_id
         if baseline not in cells:
             ours, other = _describe_both(cell.config, config)
             problem = f"the sweep lacks the baseline of ({ours})."

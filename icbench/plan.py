@@ -111,9 +111,10 @@ def packs(runs: Collection[Run], count: int, weigh: Callable[[RunConfig], float]
     loads = [(0.0, index) for index in range(min(count, len(runs)))]
     heapify(loads)
     dealt: list[list[Run]] = [[] for _ in loads]
-    weighed = [(weigh(run[1]), run) for run in runs]
-    for weight, run in sorted(weighed, key=lambda each: -each[0]):
+    everything = list(runs)
+    weights = [weigh(config) for _, config in everything]
+    for number in sorted(range(len(weights)), key=weights.__getitem__, reverse=True):
         load, index = loads[0]
-        heapreplace(loads, (load + weight, index))
-        dealt[index].append(run)
+        heapreplace(loads, (load + weights[number], index))
+        dealt[index].append(everything[number])
     return [tuple(pack) for pack in dealt]

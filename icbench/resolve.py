@@ -25,6 +25,8 @@ from icbench.yamlfile import Mistake, Path_
 
 BASELINE = "baseline"
 
+_resolved: dict[tuple[object, ...], tuple[RunConfig, list[Any]]] = {}
+
 DEFAULTS: dict[str, Any] = {
     "block": "basic",
     "width": SMALL.width,
@@ -38,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 REQUIRED = ("dataset", "depth", "ordering", "recipe")
+_CHECKED = (*REQUIRED, *(name for name in DEFAULTS if name != "dropout"))
 _MOST = {"depth": 10_000, "width": 1_000_000}
 
 
@@ -120,7 +123,21 @@ def check_required(fields: Fields) -> None:
 
 
 def resolve(fields: Fields) -> RunConfig:
-    """The configuration (with seed 0) that `fields` and the defaults name. Raises Mistake where they do not fit."""
+    """The configuration (with seed 0) that `fields` and the defaults name. Raises Mistake where they do not fit.
+
+    A grid's values are few, and where they lie tells them apart; but for dropout rates, which are not checked here.
+    """
+    values = [fields[name].value if name in fields else None for name in _CHECKED]
+    dropout = fields["dropout"].value if "dropout" in fields else DEFAULTS["dropout"]
+    key = (*map(id, values), not dropout)
+    if key not in _resolved:
+        _resolved[key] = (_resolve(fields), values)  # which keeps the values where they lie
+    config, _ = _resolved[key]
+    # Of an ordering without dropout it is None, and the configuration one and the same.
+    return config if config.dropout in (None, dropout) else config.varied("dropout", dropout)
+
+
+def _resolve(fields: Fields) -> RunConfig:
     check_required(fields)
     value = defaults(fields["dataset"].value) | {name: given.value for name, given in fields.items()}
     dataset, block, width, training = value["dataset"], value["block"], value["width"], value["recipe"]
@@ -176,7 +193,12 @@ def _full(kind: str, given: Variant) -> Variant:
 def _initialized(training: Recipe, activation: Variant) -> Recipe:
     """The recipe with the initialisation that belongs to an activation, if one does."""
     own = catalog.constant("activations", activation.name, "INITIALIZATION")
-    return replace(training, initialization=own) if own else training
+    return _with_initialization(training, own) if own else training
+
+
+@cache
+def _with_initialization(training: Recipe, own: str) -> Recipe:
+    return replace(training, initialization=own)
 
 
 def full_procedures(given: tuple[Variant, ...]) -> tuple[Variant, ...]:

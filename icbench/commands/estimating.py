@@ -245,13 +245,22 @@ def _fitting(budget: Budget, costing: Costing, todo: "Plan") -> int:
 def line(costing: Costing, todo: "Plan") -> str:
     """What the missing runs are expected to take."""
     hours, finish, unit = costing.hours, costing.forecast.finish, f"{costing.resource}-hours"
-    at = (datetime.now().astimezone() + timedelta(seconds=finish.estimate)).strftime("%Y-%m-%d %H:%M")
+    moment = _moment(finish.estimate)
+    at = f", at {moment:%Y-%m-%d %H:%M} if started now" if moment else ""
     queue = "" if costing.machine.executor == "local" else ", without waiting in the queue"
     return (
         f"Estimate: {plural(len(todo.missing), 'run')}, {_number(hours.estimate)} {unit} "
         f"({_number(hours.low)} to {_number(hours.high)}); done in {duration(finish.estimate)} "
-        f"({duration(finish.low)} to {duration(finish.high)}), at {at} if started now{queue}."
+        f"({duration(finish.low)} to {duration(finish.high)}){at}{queue}."
     )
+
+
+def _moment(seconds: float) -> datetime | None:
+    """So many seconds from now; None beyond all calendars."""
+    try:
+        return datetime.now().astimezone() + timedelta(seconds=seconds)
+    except OverflowError:
+        return None
 
 
 def lines(costing: Costing, todo: "Plan") -> list[str]:
@@ -300,14 +309,13 @@ def _canaries(count: int) -> str:
 def record(costing: Costing, todo: "Plan", budget: Budget | None) -> dict[str, Any]:
     """The estimate for programs."""
     forecast, past = costing.forecast, costing.past
-    at = datetime.now().astimezone()
     return {
         "runs": forecast.runs,
         "resource": costing.resource,
         "hours": costing.hours._asdict(),
         "finish_seconds": forecast.finish._asdict(),
         "finish_at": {
-            name: (at + timedelta(seconds=seconds)).isoformat(timespec="seconds")
+            name: moment.isoformat(timespec="seconds") if (moment := _moment(seconds)) else None
             for name, seconds in forecast.finish._asdict().items()
         },
         "level": _level(),

@@ -98,9 +98,9 @@ def _print(todo: "Plan", packs: "list[Pack]", costing: "Costing") -> None:
         slots = plural(machine.slots, "slot")
         at_once = min(jobs, machine.max_jobs_at_once)
         out.print(f"{plural(jobs, 'job')} of {slots} each, {at_once} at once; pack k is done by slot k:")
-    loads = [sum(costing.weigh(config) for _, config in pack) for pack in packs]
-    whole = sum(loads)
-    for index, (pack, load) in enumerate(zip(packs[:_PACKS_SHOWN], loads, strict=False)):
+    whole = costing.forecast.seconds.estimate
+    for index, pack in enumerate(packs[:_PACKS_SHOWN]):
+        load = sum(costing.weigh(config) for _, config in pack)
         out.print(f"pack {index}: {plural(len(pack), 'run')}, {load / whole:.0%} of the work, about {duration(load)}")
     if len(packs) > _PACKS_SHOWN:
         out.print(f"... and {plural(len(packs) - _PACKS_SHOWN, 'more pack')}; --json shows all.")
