@@ -39,7 +39,13 @@ def measure(
     folder.mkdir(parents=True)
     own = _own(profile, len(nets))
     processes = profile.runs_per_gpu if profile.gpus_per_node else profile.runs_per_node
-    company = Company(processes, profile.threads, profile.device)
+    company = Company(
+        processes,
+        profile.threads,
+        profile.device,
+        engine=profile.engine,
+        images_at_once=profile.images_at_once,
+    )
     job = Executor(folder, code, f"icbench-canary.{token}", own).submit_one(_in_job, nets, company)
     told(f"submitted job {job.job_id}, which measures {len(nets)} nets; Ctrl-C cancels it")
     try:

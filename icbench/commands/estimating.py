@@ -398,7 +398,7 @@ def _different(todo: "Plan") -> "dict[Features, RunConfig]":
 
 
 def _measure(nets: "dict[Features, RunConfig]", layout: "Layout", machine: "Profile") -> None:
-    from icbench import __version__, timings
+    from icbench import __version__, timings, wording
     from icbench.cluster import canary
     from icbench.estimate import Place
     from icbench.profile import Local
@@ -409,14 +409,16 @@ def _measure(nets: "dict[Features, RunConfig]", layout: "Layout", machine: "Prof
         return
     if isinstance(machine, Local):
         complain(f"measuring a few steps of {plural(len(nets), 'net')}, {machine.workers} at a time")
-        company = canaries.Company(machine.workers, machine.threads, machine.device, machine.gpus)
+        company = canaries.Company(
+            machine.workers, machine.threads, machine.device, machine.gpus, machine.engine, machine.images_at_once
+        )
         answers, host = canaries.measure(configs, company), socket.gethostname()
     else:
         answers, host = canary.measure(configs, machine, layout, complain)
     found = []
     for features, config, answer in zip(nets, configs, answers, strict=True):
         if isinstance(answer, str):
-            complain(f"note: {config.description()}: its canary failed: {answer}")
+            complain(f"note: {wording.cell(config)}: its canary failed: {answer}")
             continue
         mean = {key: _mean([each[key] for each in answer]) for key in answer[0]}
         place = Place(mean.pop("device"), machine.threads, 1, machine.sharing)

@@ -19,12 +19,16 @@ _COMMAND = [sys.executable, "-P", "-c", "from icbench.work.canary import main; m
 
 @dataclass(frozen=True)
 class Company:
-    """The processes: so many at once, each with so many threads, on these GPUs in turn (their names) or the CPU."""
+    """The processes: so many at once, each with so many threads, on these GPUs in turn (their names) or the CPU; and
+    what a profile says of how they train.
+    """
 
     processes: int
     threads: int
     device: str
     gpus: tuple[str, ...] = ()
+    engine: str = "auto"
+    images_at_once: int | None = None
 
 
 # What was measured of a net, by each process that did; or why it could not be.
@@ -92,7 +96,7 @@ class _Process:
     def send(self, nets: list[RunConfig]) -> None:
         assert self._child.stdin is not None
         try:
-            pickle.dump((self._company.device, self._company.threads, nets), self._child.stdin)
+            pickle.dump((self._company, nets), self._child.stdin)
             self._child.stdin.flush()
         except BrokenPipeError:
             raise IcbenchError(self._death()) from None

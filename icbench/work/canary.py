@@ -17,22 +17,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
 
 from icbench import catalog
 from icbench.config import RunConfig
-from icbench.data.device import DeviceData, EpochPlan
+from icbench.data.device import DeviceData
 from icbench.estimate import image_counts
 from icbench.failure import in_words
 from icbench.procedure import together
 from icbench.train import hardware, seeds
 from icbench.train.course import Course
-from icbench.train.evaluation import batch_sums, evaluate
+from icbench.train.engines import choose, start
+from icbench.train.evaluation import evaluate
 from icbench.train.loop import Watcher, begin
-from icbench.train.numerics import autocast, dtype, set_numerics
+from icbench.train.numerics import set_numerics
 from icbench.train.ranks import ALONE
 from icbench.train.state import EpochRow, State
 from icbench.train.upkeep import Upkeep
+from icbench.work.canaries import Company
 
 _WARM_UP = 2
 # Measured until the mean of the stretches is known so well, or so long.
@@ -61,8 +62,8 @@ class Measured:
 
 
 def main() -> None:
-    """`ready` on standard output once torch is there; then (device, threads, configurations), pickled, on standard
-    input; for each a line of JSON: what was measured, or in words why it could not be.
+    """`ready` on standard output once torch is there; then a Company and configurations, pickled, on standard input;
+    for each a line of JSON: what was measured, or in words why it could not be.
 
     After the last it goes on with its steps until it is killed, so that those beside it are not measured alone.
     """
@@ -70,14 +71,13 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a variant that prints does not answer
     parent = os.getppid()
     print("ready", file=answers, flush=True)
-    device_type, threads, configs = pickle.load(sys.stdin.buffer)
-    device = torch.device(device_type)
-    torch.set_num_threads(threads)
+    company, configs = pickle.load(sys.stdin.buffer)
+    torch.set_num_threads(company.threads)
     training = None
     for config in configs:
         try:
             del training
-            training = Training(config, device)
+            training = Training(config, company)
             answer: Any = vars(measure(training))
         except Exception as error:
             training, answer = None, " ".join(in_words(error).split())[:_LONGEST]
@@ -92,7 +92,8 @@ def main() -> None:
 class Training:
     """A training of `config` at its beginning, on random images of the data set's shape; its batches are full."""
 
-    def __init__(self, config: RunConfig, device: torch.device):
+    def __init__(self, config: RunConfig, company: Company):
+        device = torch.device(company.device)
         _forget_peak(device)
         self.config, self.device = config, device
         self.data = _data(config, device)
@@ -103,23 +104,17 @@ class Training:
         self.steps = 0
         self._course = Course(config, self.data.train_count)
         self._upkeep = Upkeep(config, self.state.net, self.state.optimizer)
-        self._plan: EpochPlan = self.data.plan_epoch(seeds.generator(config.seed, "epoch", 1))
+        engine = choose(company.engine, config, self.data, ALONE, company.images_at_once)
+        self._train_on = start(engine, config, self.state, self.data, ALONE)
+        self._train_on.begin_epoch(self.data.plan_epoch(seeds.generator(config.seed, "epoch", 1)))
 
     def step(self) -> None:
         """As icbench.train.loop does it."""
-        config, state = self.config, self.state
-        state.net.train()
+        self.state.net.train()
         self._upkeep.before_step(self._course.moment(1, 0))
-        images, labels = self.data.train_batch(self._plan, 0, self.batch_size, dtype(config.precision))
-        with autocast(config.precision, self.device):
-            logits = state.net(images)
-            loss = cross_entropy(logits, labels)
-        state.optimizer.zero_grad(set_to_none=True)
-        ALONE.backward(loss, len(labels), len(labels))
-        state.optimizer.step()
+        self._train_on(0, self.batch_size)
         self.steps += 1
         self._upkeep.after_step(self.steps, ALONE)
-        state.sums += batch_sums(loss.detach(), logits.detach(), labels)
 
     def wait(self) -> None:
         """Return once the device has done all that it was told."""
