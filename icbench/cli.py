@@ -6,10 +6,24 @@ import sys
 from collections.abc import Sequence
 
 from icbench import __version__
-from icbench.commands import arguments, cancel, compact, data, doctor, list_, logs, plan, report, show, status, sweep
+from icbench.commands import (
+    arguments,
+    bench,
+    cancel,
+    compact,
+    data,
+    doctor,
+    list_,
+    logs,
+    plan,
+    report,
+    show,
+    status,
+    sweep,
+)
 from icbench.console import exit_code
 
-_COMMANDS = (sweep, plan, status, report, show, logs, cancel, list_, compact, data, doctor)
+_COMMANDS = (sweep, plan, status, report, show, logs, cancel, list_, compact, data, doctor, bench)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -22,7 +36,8 @@ def main(words: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str] | None) -> int:
     parser = _parser()
     given = sys.argv[1:] if words is None else words
-    parsed = parser.parse_args([f"{word}={arguments.ANY_KIND}" if word == "--retry-failed" else word for word in given])
+    words = [f"{word}={arguments.ANY_KIND}" if word == "--retry-failed" else word for word in given]
+    parsed = parser.parse_args(words, argparse.Namespace(words=list(given)))
     if "run" not in parsed:
         parser.print_help()
         return 0

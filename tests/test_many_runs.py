@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import REPOSITORY, environment
-from many_runs import generate, grid_text
 
 import icbench as package
 from icbench import grid, results
+from icbench.bench.many_runs import generate, grid_text
 from icbench.layout import Layout
 
 

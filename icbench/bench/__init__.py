@@ -1,1 +1,18 @@
-"""What `icbench bench` measures."""
+"""What this machine does, measured: `icbench bench`. A bench is a file here whose name stands in NAMES.
+
+It has a docstring, whose first line the command shows; a frozen dataclass `Settings`; `SHORT` and `QUICK`, settings
+for a look at everything and for tests; `add_options(parser)`, options named like fields of the settings, without
+defaults; `check(settings)`, which raises UserError; `expected_seconds(settings)`; and `measure(settings, tell)`, which
+returns Findings and tells of its progress. None of these files imports torch when it is imported: what is measured runs
+in processes of its own.
+"""
+
+import importlib
+from types import ModuleType
+
+NAMES = ("train", "data", "analysis", "launch")
+
+
+def load(name: str) -> ModuleType:
+    """The bench of a name in NAMES."""
+    return importlib.import_module(f"icbench.bench.{name}")

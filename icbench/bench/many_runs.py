@@ -1,6 +1,6 @@
 """A results directory of thousands of made-up runs, as one sweep of a real grid would leave it, to measure tables on.
 
-    python tests/many_runs.py DIRECTORY [--cells 1000] [--seeds 20] [--epochs 200] [--compacted]
+    python -m icbench.bench.many_runs DIRECTORY [--cells 1000] [--seeds 20] [--epochs 200] [--compacted]
 
 Run ids, configurations and schemas are real; learning curves are drawn. Equal arguments give equal numbers.
 """

@@ -1,0 +1,291 @@
+"""Starting: the command, workers and runs; a grid by long-lived workers beside a process for each run; large plans.
+
+Everything runs on the digits and on this machine's CPU; with --cluster, also on the cluster of SLURM_CONF.
+"""
+
+import argparse
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from icbench.bench.children import Group
+from icbench.bench.findings import Column, Findings, Row, Table, Tell, digits, spread
+from icbench.bench.measure import Comparison, Spread, in_turn
+from icbench.errors import IcbenchError, UserError
+from icbench.machine import cores
+
+# That of sweeps/quickstart.yaml: 7 cells.
+_QUICKSTART = """
+recipe: {{name: digits, epochs: {epochs}}}
+fixed: {{dataset: digits, block: basic, depth: 8, width: 16}}
+grid:
+  ordering: [baseline, relu-ic-conv, ic-conv-relu, conv-relu-ic]
+  dropout: [0.05, 0.1]
+seeds: {seeds}
+baseline: {{ordering: baseline}}
+"""
+_PACK = """
+recipe: {{name: digits, epochs: 2}}
+fixed: {{dataset: digits, depth: 8, ordering: relu-ic-conv}}
+seeds: {runs}
+"""
+_ONE = """
+recipe: {name: digits, epochs: 1}
+fixed: {dataset: digits, depth: 8, ordering: relu-ic-conv}
+"""
+_LARGE = """
+recipe: chen2019
+fixed: {{block: basic}}
+grid:
+  dataset: [cifar10, cifar100]
+  depth: [20, 32, 44, 56, 110]
+  ordering: [baseline, relu-ic-conv, ic-conv-relu, conv-relu-ic]
+  dropout: [{rates}]
+  norm: [batch, layer, instance, group, none]
+  width: [8, 16, 24, 32]
+seeds: {seeds}
+baseline: {{ordering: baseline}}
+"""
+_ICBENCH = [sys.executable, "-P", "-m", "icbench"]
+_WORKER = [sys.executable, "-P", "-c", "from icbench.work.worker import main; main()"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """epochs, seeds: of the quickstart's grid, 7 runs a seed. pack: runs in a pack. plans: of 100,000 runs."""
+
+    repeats: int = 3
+    epochs: int = 10
+    seeds: int = 3
+    pack: int = 20
+    plans: bool = True
+    cluster: bool = False
+    cluster_runs: int = 200
+
+
+SHORT = Settings(repeats=2, epochs=10, seeds=2, pack=10)
+QUICK = Settings(repeats=1, epochs=1, seeds=1, pack=2, plans=False)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repeats", metavar="N", type=int, help="turns of each side (default: 3)")
+    parser.add_argument("--epochs", metavar="N", type=int, help="of each run of the grid (default: 10)")
+    parser.add_argument("--seeds", metavar="N", type=int, help="of the grid, 7 runs each (default: 3)")
+    parser.add_argument("--pack", metavar="N", type=int, help="runs to find a pack's overhead by (default: 20)")
+    parser.add_argument("--no-plans", dest="plans", action="store_false", help="without the plans of 100,000 runs")
+    parser.add_argument(
+        "--cluster", action="store_true", help="also on the cluster of SLURM_CONF, beside a submitit job a run"
+    )
+    parser.add_argument("--cluster-runs", metavar="N", type=int, help="how many there (default: 200)")
+
+
+def check(settings: Settings) -> None:
+    """Raise UserError unless the numbers are from 1 up, and the cluster is there if it is wanted."""
+    for option in ("repeats", "epochs", "seeds", "pack", "cluster_runs"):
+        if getattr(settings, option) < 1:
+            raise UserError(f"--{option.replace('_', '-')} {getattr(settings, option)} should be from 1 up.")
+    if settings.cluster and not (os.environ.get("SLURM_CONF") and shutil.which("sbatch")):
+        raise UserError("--cluster: there is no SLURM_CONF, or no sbatch.", "Start one with: slurm/devcluster up")
+
+
+def expected_seconds(settings: Settings) -> float:
+    runs = 7 * settings.seeds
+    sweep = 5 + runs * settings.epochs * 0.27 / cores()
+    processes = runs * (3.5 + settings.epochs * 0.27) / cores()
+    each = 1 + 6 + 1.1 * settings.pack + sweep + processes + (10 if settings.plans else 0)
+    return 10 + settings.repeats * each + (settings.cluster_runs * 3 if settings.cluster else 0)
+
+
+def measure(settings: Settings, tell: Tell) -> Findings:
+    """The grid both ways, the cluster both ways if wanted, then what each beginning takes."""
+    found = Findings()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tell("launch: a grid by icbench's workers, and by a process a run")
+        found.comparisons.append(_grid_both_ways(settings, folder))
+        if settings.cluster:
+            tell("launch: the cluster")
+            found += _cluster_both_ways(settings.cluster_runs)
+        tell("launch: beginnings")
+        parts: dict[str, Callable[[], float]] = {
+            "icbench --help": partial(_command, "--help"),
+            "a worker, until its run begins": partial(_worker_start, folder),
+            "a process, until its first step is done": _first_step,
+        }
+        if settings.plans:
+            parts |= _plans(folder)
+        rows += [
+            {"what": what, "seconds": Spread.of(seconds)} for what, seconds in in_turn(parts, settings.repeats).items()
+        ]
+        tell("launch: the overhead of a run in a pack")
+        rows += _overhead(settings, folder)
+    columns = (Column("what", "what"), Column("seconds", "seconds", spread))
+    found.tables.append(Table("beginnings", "beginnings", columns, rows))
+    return found
+
+
+def _command(*arguments: str, cwd: Path | None = None) -> float:
+    """Seconds that `icbench ARGUMENTS` takes. Raises IcbenchError if it fails."""
+    began = time.perf_counter()
+    done = subprocess.run([*_ICBENCH, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        raise IcbenchError(f"icbench {' '.join(arguments)} ended with exit code {done.returncode}:\n{done.stderr}")
+    return seconds
+
+
+def _grid_both_ways(settings: Settings, folder: Path) -> Comparison:
+    text = _QUICKSTART.format(epochs=settings.epochs, seeds=settings.seeds)
+    (folder / "grid.yaml").write_text(text, encoding="utf-8")
+    (folder / "cpu.yaml").write_text(f"device: cpu\nworkers: {cores()}\nthreads: 1\n", encoding="utf-8")
+    ways = {"sweep": partial(_by_sweep, folder), "processes": partial(_by_processes, folder)}
+    seconds = in_turn(ways, settings.repeats)
+    what = (
+        f"{7 * settings.seeds} runs of {settings.epochs} epochs on digits, {cores()} at a time; other: a process a run"
+    )
+    return Comparison.of_costs(what, "s", seconds["sweep"], seconds["processes"])
+
+
+def _by_sweep(folder: Path) -> float:
+    """`icbench sweep`, from typing to the table, into a new results directory."""
+    seconds = _command("sweep", "grid.yaml", "--profile", "cpu.yaml", "--results", "swept", cwd=folder)
+    _require_results(folder / "swept", folder / "grid.yaml")
+    return seconds
+
+
+def _by_processes(folder: Path) -> float:
+    """The same runs, a process for each with the same code and files, as many at a time as there are cores."""
+    from icbench import grid
+
+    began = time.perf_counter()
+    root = folder / "one-by-one"
+    with ThreadPoolExecutor(cores()) as pool:
+        for _ in pool.map(partial(_train_one, root), grid.load(folder / "grid.yaml").runs()):
+            pass
+    seconds = time.perf_counter() - began
+    _require_results(root, folder / "grid.yaml")
+    return seconds
+
+
+def _train_one(root: Path, run: "tuple[str, object]") -> None:
+    """A process that imports torch, trains one run, and ends."""
+    from icbench.layout import Layout
+    from icbench.work.assignment import Assignment
+
+    files = Layout(root).sweep("grid").submission(f"run-{run[0]}")
+    files.folder.mkdir(parents=True)
+    files.packs.write_bytes(pickle.dumps([(run,)]))
+    assignment = Assignment(
+        root, "grid", files.folder.name, 0, None, 1, "cpu", None, 10, 1, files.folder.name, parent=os.getpid()
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(_WORKER, input=pickle.dumps(assignment), stderr=subprocess.PIPE, env=environment, check=False)
+    if done.returncode:
+        raise IcbenchError(f"a process that trains one run failed:\n{done.stderr.decode(errors='replace')}")
+
+
+def _require_results(root: Path, grid_file: Path) -> None:
+    """Raise IcbenchError unless all runs of the grid are finished there; and remove them."""
+    from icbench import grid, results
+    from icbench.layout import Layout
+
+    missing = set(grid.load(grid_file).run_ids) - results.finished(Layout(root))
+    shutil.rmtree(root)
+    if missing:
+        raise IcbenchError(f"{len(missing)} runs of the grid were not finished.")
+
+
+def _worker_start(folder: Path) -> float:
+    """Seconds from when a local sweep starts a worker until that says that its first run begins."""
+    from icbench import grid, launch, plan, profile
+    from icbench.layout import Layout
+
+    (folder / "one.yaml").write_text(_ONE, encoding="utf-8")
+    (folder / "cpu.yaml").write_text("device: cpu\nworkers: 1\nthreads: 1\n", encoding="utf-8")
+    machine = profile.load(str(folder / "cpu.yaml"))
+    assert isinstance(machine, profile.Local)
+    root = folder / "started"
+    packs = plan.packs(grid.load(folder / "one.yaml").runs(), 1)
+    began = time.perf_counter()
+    seconds = None
+    with launch.LocalJobs(Layout(root), "one", packs, machine, None) as jobs:
+        for event in jobs.events():
+            if event and event["event"] == "begin":
+                seconds = time.perf_counter() - began
+    shutil.rmtree(root)
+    if seconds is None:
+        raise IcbenchError("a worker never began its run.")
+    return seconds
+
+
+def _first_step() -> float:
+    """Seconds from nothing until a process has done the first step of a training by icbench."""
+    from icbench.bench.task import Task, configuration
+
+    config = configuration(dataset="digits", depth=8, ordering="relu-ic-conv", recipe="digits")
+    began = time.perf_counter()
+    with Group(1, 1, "icbench.bench.engines.Measured", Task("icbench", config, None, "cpu", 1438, 1)) as group:
+        group.ask("first_step")
+        return time.perf_counter() - began
+
+
+def _overhead(settings: Settings, folder: Path) -> list[Row]:
+    """Of a run in a pack, over its training alone."""
+    from icbench import grid
+
+    (folder / "pack.yaml").write_text(_PACK.format(runs=settings.pack), encoding="utf-8")
+    with Group(1, 1, "icbench.bench.pack.Pack", grid.load(folder / "pack.yaml").runs()) as group:
+        ways = {way: (lambda way=way: group.ask(way)[0]) for way in ("alone", "in_pack")}
+        seconds = in_turn(ways, settings.repeats)
+    over = [packed - alone for packed, alone in zip(seconds["in_pack"], seconds["alone"], strict=True)]
+    return [
+        {"what": "a run of 2 epochs, its training alone", "seconds": Spread.of(seconds["alone"])},
+        {"what": "the same in a pack", "seconds": Spread.of(seconds["in_pack"])},
+        {"what": "the overhead of a run in a pack", "seconds": Spread.of(over)},
+    ]
+
+
+def _plans(folder: Path) -> dict[str, Callable[[], float]]:
+    """`icbench plan --no-build` of two grids: many seeds of some cells, and as many cells as runs."""
+    few = "0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5"
+    many = ", ".join(f"{0.005 * step:.3f}" for step in range(1, 168))
+    found: dict[str, Callable[[], float]] = {}
+    for name, rates, seeds, what in (
+        ("seeds.yaml", few, 20, "100,000 runs in 5,000 cells"),
+        ("cells.yaml", many, 1, "100,400 runs in as many cells"),
+    ):
+        (folder / name).write_text(_LARGE.format(rates=rates, seeds=seeds), encoding="utf-8")
+        found[f"icbench plan --no-build, {what}"] = partial(_command, "plan", "--no-build", name, cwd=folder)
+    return found
+
+
+def _cluster_both_ways(runs: int) -> Findings:
+    from icbench.bench import cluster
+
+    ways = {"icbench": cluster.by_sweep(runs), "a job a run": cluster.by_jobs(runs)}
+    ours, other = ways.values()
+    what = f"{runs} one-epoch runs on the cluster, two at a time; other: a submitit job a run"
+    rows: list[Row] = [
+        {"by": by, "seconds": way.seconds, "calls": sum(way.calls.values()), "of": way.calls}
+        for by, way in ways.items()
+    ]
+    columns = (
+        Column("by", "by"),
+        Column("seconds", "seconds", digits),
+        Column("calls", "SLURM's commands called"),
+        Column("of", "of these", lambda calls: ", ".join(f"{count} {name}" for name, count in calls.items())),
+    )
+    return Findings(
+        [Comparison.of_costs(what, "s", [ours.seconds], [other.seconds])],
+        [Table("cluster", "a cluster", columns, rows)],
+    )

@@ -1,0 +1,96 @@
+"""icbench's own training, step by step, as `train/loop.py` does it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from icbench import catalog
+from icbench.bench.images import Arrays
+from icbench.bench.task import Task
+from icbench.config import RunConfig
+from icbench.data.device import DeviceData
+from icbench.train import seeds
+from icbench.train.course import Course
+from icbench.train.evaluation import batch_sums, evaluate
+from icbench.train.numerics import autocast, dtype, set_numerics
+from icbench.train.ranks import ALONE
+from icbench.train.state import State
+from icbench.train.upkeep import Upkeep
+
+
+def prepare(task: Task, images: Arrays) -> "Ours":
+    """A training before its first step."""
+    device = torch.device(task.device)
+    return Ours(task.config, device_data(task.config, images, device), device)
+
+
+def batches(task: Task, images: Arrays) -> Iterator[int]:
+    """Batches of epochs without end: how many images each has."""
+    config = task.config
+    data = device_data(config, images, torch.device("cpu"))
+    size = config.recipe.batch_size
+    while True:
+        plan = data.plan_epoch(torch.Generator())
+        for start in range(0, data.train_count, size):
+            yield len(data.train_batch(plan, start, min(start + size, data.train_count))[1])
+
+
+def device_data(config: RunConfig, arrays: Arrays, device: torch.device) -> DeviceData:
+    return DeviceData(
+        arrays,
+        pixel_maximum=catalog.load("datasets", config.dataset).PIXEL_MAXIMUM,
+        subtract_mean=config.recipe.subtract_pixel_mean,
+        augmentation=config.recipe.augmentation,
+        device=device,
+    )
+
+
+class Ours:
+    """Epochs of steps without end, all at the first epoch's rates."""
+
+    def __init__(self, config: RunConfig, data: DeviceData, device: torch.device):
+        set_numerics(config.precision)
+        self.device = device
+        self._config = config
+        self._data = data
+        self._course = Course(config, data.train_count)
+        self._state = State.fresh(config, device)
+        self._upkeep = Upkeep(config, self._state.net, self._state.optimizer)
+        self._steps = 0
+        self.net, self.optimizer = self._state.net, self._state.optimizer
+
+    def step(self) -> int:
+        """One step of the optimiser, and at an epoch's beginning its plan; how many images it trained on."""
+        config, state = self._config, self._state
+        epochs, step = divmod(self._steps, self._course.steps(1))
+        if step == 0:
+            self._plan = self._data.plan_epoch(seeds.generator(config.seed, "epoch", epochs + 1))
+        state.net.train()
+        self._upkeep.before_step(self._course.moment(1, step))
+        first, last = self._course.batch(1, step)
+        images, labels = self._data.train_batch(self._plan, first, last, dtype(config.precision))
+        with autocast(config.precision, self.device):
+            logits = state.net(images)
+            loss = cross_entropy(logits, labels)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        state.optimizer.step()
+        self._steps += 1
+        self._upkeep.after_step(self._steps, ALONE)
+        state.sums += batch_sums(loss.detach(), logits.detach(), labels)
+        return last - first
+
+    def losses(self) -> float:
+        """The sum of all images' losses since the last time."""
+        total = float(self._state.sums[0])
+        self._state.sums.zero_()
+        return total
+
+    def evaluate(self) -> None:
+        evaluate(self._state.net, self._data, self._config.precision)
+
+    def store(self, folder: Path) -> None:
+        """What the end of an epoch writes."""
+        self._state.save(folder / "checkpoint.pt")

@@ -1,0 +1,51 @@
+"""What a process is to train while it is measured; without torch, so that who measures need not import it."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from icbench.config import RunConfig
+from icbench.errors import UserError
+from icbench.resolve import parse_field, resolve
+from icbench.yamlfile import Mistake
+
+
+@dataclass(frozen=True)
+class Task:
+    """A configuration, and by which engine (see engines.py) it is trained on which images.
+
+    data: the folder of data sets. train_images, test_images: at most so many. loader_workers: of the plain loop.
+    """
+
+    engine: str
+    config: RunConfig
+    data: Path | None
+    device: str
+    train_images: int
+    test_images: int
+    loader_workers: int = 0
+
+
+def configuration(**fields: Any) -> RunConfig:
+    """A configuration as a grid would have it. Raises UserError where its fields do not fit."""
+    try:
+        return resolve({name: parse_field(name, value, ()) for name, value in fields.items()})
+    except Mistake as mistake:
+        raise UserError(mistake.problem, mistake.remedy) from None
+
+
+def recipe_of(dataset: str) -> str:
+    """The recipe that a data set is measured with."""
+    return "digits" if dataset == "digits" else "chen2019"
+
+
+def data_option(parser: argparse.ArgumentParser) -> None:
+    """`--data`, which has no default, so that it may also stand before a bench's name."""
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        default=argparse.SUPPRESS,
+        help="where the data sets' .npz files are (default: $ICBENCH_DATA, else data)",
+    )
