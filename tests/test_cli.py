@@ -10,7 +10,7 @@ from conftest import REPOSITORY, Icbench, environment
 
 from icbench import catalog
 
-COMMANDS = ("sweep", "plan", "status", "show", "list", "compact", "data")
+COMMANDS = ("sweep", "plan", "status", "show", "list", "compact", "data", "bench")
 HEAVY = ("torch", "torchvision", "pandas", "matplotlib", "numpy", "pyarrow", "submitit", "rich", "scipy")
 
 

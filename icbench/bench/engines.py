@@ -35,7 +35,7 @@ class Trainee(Protocol):
     def step(self) -> int:
         """Train on the next batch; how many images it had."""
 
-    def evaluate(self) -> None:
+    def evaluate(self) -> object:
         """Evaluate on the test images."""
 
     def store(self, folder: Path) -> None:

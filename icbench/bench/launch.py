@@ -16,19 +16,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from icbench.bench.children import Group
 from icbench.bench.findings import Column, Findings, Row, Table, Tell, digits, spread
 from icbench.bench.measure import Comparison, Spread, in_turn
+from icbench.console import plural
 from icbench.errors import IcbenchError, UserError
 from icbench.machine import cores
 
-# That of sweeps/quickstart.yaml: 7 cells.
+if TYPE_CHECKING:
+    from icbench.plan import Run
+
+# That of sweeps/quickstart.yaml: 7 cells, if it has all orderings.
 _QUICKSTART = """
 recipe: {{name: digits, epochs: {epochs}}}
 fixed: {{dataset: digits, block: basic, depth: 8, width: 16}}
 grid:
-  ordering: [baseline, relu-ic-conv, ic-conv-relu, conv-relu-ic]
+  ordering: [{orderings}]
   dropout: [0.05, 0.1]
 seeds: {seeds}
 baseline: {{ordering: baseline}}
@@ -56,12 +61,12 @@ seeds: {seeds}
 baseline: {{ordering: baseline}}
 """
 _ICBENCH = [sys.executable, "-P", "-m", "icbench"]
-_WORKER = [sys.executable, "-P", "-c", "from icbench.work.worker import main; main()"]
+_SINGLE = [sys.executable, "-P", "-c", "from icbench.bench.single import main; main()"]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """epochs, seeds: of the quickstart's grid, 7 runs a seed. pack: runs in a pack. plans: of 100,000 runs."""
+    """epochs, seeds, orderings: of the quickstart's grid. pack: runs in a pack. plans: of 100,000 runs."""
 
     repeats: int = 3
     epochs: int = 10
@@ -70,10 +75,16 @@ class Settings:
     plans: bool = True
     cluster: bool = False
     cluster_runs: int = 200
+    orderings: tuple[str, ...] = ("baseline", "relu-ic-conv", "ic-conv-relu", "conv-relu-ic")
+
+    @property
+    def grid_runs(self) -> int:
+        """How many the grid has, which has two dropout rates: a baseline has none."""
+        return self.seeds * (2 * len(self.orderings) - ("baseline" in self.orderings))
 
 
 SHORT = Settings(repeats=2, epochs=10, seeds=2, pack=10)
-QUICK = Settings(repeats=1, epochs=1, seeds=1, pack=2, plans=False)
+QUICK = Settings(repeats=1, epochs=1, seeds=1, pack=2, plans=False, orderings=("baseline",))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -98,10 +109,10 @@ def check(settings: Settings) -> None:
 
 
 def expected_seconds(settings: Settings) -> float:
-    runs = 7 * settings.seeds
+    runs = settings.grid_runs
     sweep = 5 + runs * settings.epochs * 0.27 / cores()
     processes = runs * (3.5 + settings.epochs * 0.27) / cores()
-    each = 1 + 6 + 1.1 * settings.pack + sweep + processes + (10 if settings.plans else 0)
+    each = 1 + 6 + settings.pack + sweep + processes + (10 if settings.plans else 0)
     return 10 + settings.repeats * each + (settings.cluster_runs * 3 if settings.cluster else 0)
 
 
@@ -145,64 +156,43 @@ def _command(*arguments: str, cwd: Path | None = None) -> float:
 
 
 def _grid_both_ways(settings: Settings, folder: Path) -> Comparison:
-    text = _QUICKSTART.format(epochs=settings.epochs, seeds=settings.seeds)
+    text = _QUICKSTART.format(epochs=settings.epochs, seeds=settings.seeds, orderings=", ".join(settings.orderings))
     (folder / "grid.yaml").write_text(text, encoding="utf-8")
     (folder / "cpu.yaml").write_text(f"device: cpu\nworkers: {cores()}\nthreads: 1\n", encoding="utf-8")
     ways = {"sweep": partial(_by_sweep, folder), "processes": partial(_by_processes, folder)}
     seconds = in_turn(ways, settings.repeats)
-    what = (
-        f"{7 * settings.seeds} runs of {settings.epochs} epochs on digits, {cores()} at a time; other: a process a run"
-    )
+    what = f"{plural(settings.grid_runs, 'run')} of {plural(settings.epochs, 'epoch')} on digits, {cores()} at a time; other: a process a run"
     return Comparison.of_costs(what, "s", seconds["sweep"], seconds["processes"])
 
 
 def _by_sweep(folder: Path) -> float:
-    """`icbench sweep`, from typing to the table, into a new results directory."""
+    """`icbench sweep`, from typing to the table, into a new results directory. It fails if any run does."""
     seconds = _command("sweep", "grid.yaml", "--profile", "cpu.yaml", "--results", "swept", cwd=folder)
-    _require_results(folder / "swept", folder / "grid.yaml")
+    shutil.rmtree(folder / "swept")
     return seconds
 
 
 def _by_processes(folder: Path) -> float:
-    """The same runs, a process for each with the same code and files, as many at a time as there are cores."""
+    """The same runs, a process for each, as many at a time as there are cores."""
     from icbench import grid
 
     began = time.perf_counter()
-    root = folder / "one-by-one"
+    runs = grid.load(folder / "grid.yaml").runs()
     with ThreadPoolExecutor(cores()) as pool:
-        for _ in pool.map(partial(_train_one, root), grid.load(folder / "grid.yaml").runs()):
-            pass
-    seconds = time.perf_counter() - began
-    _require_results(root, folder / "grid.yaml")
-    return seconds
+        list(pool.map(partial(_train_one, folder), runs))
+    return time.perf_counter() - began
 
 
-def _train_one(root: Path, run: "tuple[str, object]") -> None:
-    """A process that imports torch, trains one run, and ends."""
-    from icbench.layout import Layout
-    from icbench.work.assignment import Assignment
-
-    files = Layout(root).sweep("grid").submission(f"run-{run[0]}")
-    files.folder.mkdir(parents=True)
-    files.packs.write_bytes(pickle.dumps([(run,)]))
-    assignment = Assignment(
-        root, "grid", files.folder.name, 0, None, 1, "cpu", None, 10, 1, files.folder.name, parent=os.getpid()
-    )
+def _train_one(folder: Path, run: "Run") -> None:
+    """A process that imports torch, trains one run by icbench's own code, writes its figures and ends."""
+    run_id, config = run
+    file = folder / f"{run_id}.json"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(_WORKER, input=pickle.dumps(assignment), stderr=subprocess.PIPE, env=environment, check=False)
-    if done.returncode:
+    request = pickle.dumps((config, str(file)))
+    done = subprocess.run(_SINGLE, input=request, capture_output=True, env=environment, check=False)
+    if done.returncode or not file.is_file():
         raise IcbenchError(f"a process that trains one run failed:\n{done.stderr.decode(errors='replace')}")
-
-
-def _require_results(root: Path, grid_file: Path) -> None:
-    """Raise IcbenchError unless all runs of the grid are finished there; and remove them."""
-    from icbench import grid, results
-    from icbench.layout import Layout
-
-    missing = set(grid.load(grid_file).run_ids) - results.finished(Layout(root))
-    shutil.rmtree(root)
-    if missing:
-        raise IcbenchError(f"{len(missing)} runs of the grid were not finished.")
+    file.unlink()
 
 
 def _worker_start(folder: Path) -> float:

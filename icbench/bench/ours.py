@@ -13,7 +13,7 @@ from icbench.config import RunConfig
 from icbench.data.device import DeviceData
 from icbench.train import seeds
 from icbench.train.course import Course
-from icbench.train.evaluation import batch_sums, evaluate
+from icbench.train.evaluation import Evaluation, batch_sums, evaluate
 from icbench.train.numerics import autocast, dtype, set_numerics
 from icbench.train.ranks import ALONE
 from icbench.train.state import State
@@ -48,7 +48,7 @@ def device_data(config: RunConfig, arrays: Arrays, device: torch.device) -> Devi
 
 
 class Ours:
-    """Epochs of steps without end, all at the first epoch's rates."""
+    """A training that goes on step by step; beyond the recipe's epochs, as in the last."""
 
     def __init__(self, config: RunConfig, data: DeviceData, device: torch.device):
         set_numerics(config.precision)
@@ -64,11 +64,12 @@ class Ours:
     def step(self) -> int:
         """One step of the optimiser, and at an epoch's beginning its plan; how many images it trained on."""
         config, state = self._config, self._state
-        epochs, step = divmod(self._steps, self._course.steps(1))
+        done, step = divmod(self._steps, self._course.steps(1))
+        epoch = min(done + 1, config.recipe.epochs)
         if step == 0:
-            self._plan = self._data.plan_epoch(seeds.generator(config.seed, "epoch", epochs + 1))
+            self._plan = self._data.plan_epoch(seeds.generator(config.seed, "epoch", done + 1))
         state.net.train()
-        self._upkeep.before_step(self._course.moment(1, step))
+        self._upkeep.before_step(self._course.moment(epoch, step))
         first, last = self._course.batch(1, step)
         images, labels = self._data.train_batch(self._plan, first, last, dtype(config.precision))
         with autocast(config.precision, self.device):
@@ -88,8 +89,17 @@ class Ours:
         self._state.sums.zero_()
         return total
 
-    def evaluate(self) -> None:
-        evaluate(self._state.net, self._data, self._config.precision)
+    def evaluate(self) -> Evaluation:
+        return evaluate(self._state.net, self._data, self._config.precision)
+
+    def train_to_the_end(self) -> list[float]:
+        """The test accuracy after each of the recipe's epochs."""
+        accuracies = []
+        for _ in range(self._config.recipe.epochs):
+            for _ in range(self._course.steps(1)):
+                self.step()
+            accuracies.append(self.evaluate().accuracy)
+        return accuracies
 
     def store(self, folder: Path) -> None:
         """What the end of an epoch writes."""

@@ -1,0 +1,29 @@
+"""One run in a process of its own, as a program for one run does it: train, evaluate after each epoch, write figures.
+
+It has no checkpoint, log, heartbeat or Parquet; its numbers are those of the same run in a sweep.
+"""
+
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import torch
+
+from icbench.bench import ours
+from icbench.config import RunConfig
+from icbench.data import store
+
+
+def main() -> None:
+    """On standard input, pickled, a configuration and the file for its test accuracies."""
+    config, file = pickle.load(sys.stdin.buffer)
+    torch.set_num_threads(1)
+    Path(file).write_text(json.dumps(train(config)), encoding="utf-8")
+
+
+def train(config: RunConfig) -> list[float]:
+    """The test accuracy after each epoch, on this machine's CPU, of a data set that ships with icbench."""
+    images = store.split(store.load(config.dataset, None), config.split)
+    device = torch.device("cpu")
+    return ours.Ours(config, ours.device_data(config, images, device), device).train_to_the_end()
