@@ -1,7 +1,6 @@
-"""What trains while it is measured: icbench, the plain loop, and whatever else a net can be trained by.
+"""What runs in the processes that are measured (see children.py): an engine at work, input for nobody, large products.
 
-An engine is a function in ENGINES: it makes an object with `net`, `optimizer`, `step`, `evaluate` and `store`, as
-`Trainee` says. What is here runs in processes that are measured (see children.py).
+An engine makes an object with `net`, `optimizer`, `step`, `evaluate` and `store`, as `Trainee` says; see task.py.
 """
 
 import tempfile
@@ -18,7 +17,7 @@ from icbench.bench import memory
 from icbench.bench.children import named
 from icbench.bench.images import arrays
 from icbench.bench.phases import phases
-from icbench.bench.task import Task
+from icbench.bench.task import ENGINES, INPUTS, Task
 from icbench.train.numerics import set_numerics
 
 _WARM_UP = 2
@@ -40,12 +39,6 @@ class Trainee(Protocol):
 
     def store(self, folder: Path) -> None:
         """Write what the end of an epoch writes."""
-
-
-# By name, the function that makes it of a Task and images. Each imports what it takes, and nothing for the others.
-ENGINES = {"icbench": "icbench.bench.ours.prepare", "plain": "icbench.bench.plain.prepare"}
-# Likewise, what yields a batch after another, as far as it is ready to be trained on, and how many images it has.
-INPUTS = {"icbench": "icbench.bench.ours.batches", "plain": "icbench.bench.plain.batches"}
 
 
 class Measured:

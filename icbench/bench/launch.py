@@ -161,7 +161,8 @@ def _grid_both_ways(settings: Settings, folder: Path) -> Comparison:
     (folder / "cpu.yaml").write_text(f"device: cpu\nworkers: {cores()}\nthreads: 1\n", encoding="utf-8")
     ways = {"sweep": partial(_by_sweep, folder), "processes": partial(_by_processes, folder)}
     seconds = in_turn(ways, settings.repeats)
-    what = f"{plural(settings.grid_runs, 'run')} of {plural(settings.epochs, 'epoch')} on digits, {cores()} at a time; other: a process a run"
+    runs = f"{plural(settings.grid_runs, 'run')} of {plural(settings.epochs, 'epoch')} on digits"
+    what = f"{runs}, {cores()} at a time; other: a process a run"
     return Comparison.of_costs(what, "s", seconds["sweep"], seconds["processes"])
 
 

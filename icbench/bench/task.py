@@ -10,10 +10,17 @@ from icbench.errors import UserError
 from icbench.resolve import parse_field, resolve
 from icbench.yamlfile import Mistake
 
+# What trains, by name: the function that makes it of a Task and images. Each imports what it takes, and nothing for the
+# others. PLAIN is what they are compared with.
+PLAIN = "plain"
+ENGINES = {"icbench": "icbench.bench.ours.prepare", PLAIN: "icbench.bench.plain.prepare"}
+# Likewise, what yields for one batch after another, once it is ready to be trained on, how many images it has.
+INPUTS = {"icbench": "icbench.bench.ours.batches", PLAIN: "icbench.bench.plain.batches"}
+
 
 @dataclass(frozen=True)
 class Task:
-    """A configuration, and by which engine (see engines.py) it is trained on which images.
+    """A configuration, and by which of ENGINES it is trained on which images.
 
     data: the folder of data sets. train_images, test_images: at most so many. loader_workers: of the plain loop.
     """

@@ -18,7 +18,7 @@ from icbench.architecture import multiply_adds
 from icbench.bench.children import Group
 from icbench.bench.findings import Column, Findings, Row, Table, Tell, digits, percent, spread
 from icbench.bench.measure import Comparison, Spread, in_turn
-from icbench.bench.task import Task, configuration, data_option, recipe_of
+from icbench.bench.task import ENGINES, PLAIN, Task, configuration, data_option, recipe_of
 from icbench.config import RunConfig
 from icbench.console import plural
 from icbench.errors import UserError, suggest
@@ -53,6 +53,7 @@ class Settings:
     data: Path | None = None
     net: tuple[str, ...] = ()
     ordering: tuple[str, ...] = (BASELINE, "relu-ic-conv", "ic-conv-relu", "conv-relu-ic")
+    engine: tuple[str, ...] = ("icbench",)
     procedure: tuple[str, ...] = ()
     dataset: str = "cifar10"
     batch: int = 0
@@ -122,6 +123,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     data_option(parser)
     parser.add_argument("--net", metavar="NET", action="append", help="such as resnet-20 (its default), resnet-110")
     parser.add_argument("--ordering", metavar="NAME", action="append", help="default: baseline and three IC orderings")
+    engines = sorted(set(ENGINES) - {PLAIN})
+    parser.add_argument("--engine", choices=engines, action="append", help="default: icbench")
     parser.add_argument(
         "--procedure",
         metavar="NAME",
@@ -172,7 +175,8 @@ def _all(value: int | tuple[int, ...]) -> tuple[int, ...]:
 
 def expected_seconds(settings: Settings) -> float:
     each = _START_SECONDS + settings.repeats * (settings.seconds + 0.5) + 3 * settings.seconds
-    sides = len(settings.ordering) * (2.5 + len(settings.procedure)) + len(_loaders(settings)) // 2 * 2
+    own = len(settings.engine) * (1.5 + len(settings.procedure))
+    sides = len(settings.ordering) * (own + 1) + len(_loaders(settings)) // 2 * 2
     return each * sides * len(settings.nets) * len(settings.layouts())
 
 
@@ -222,11 +226,12 @@ def _tasks(settings: Settings, net: str, ordering: str, loader: int) -> Iterator
     """What is compared, by the name that it has in tables; the plain loop is the last."""
     named = settings.procedure or ((_FAST_DROPOUT,) if _FAST_DROPOUT in catalog.names("procedures") else ())
     plain = _configuration(settings, net, ordering)
-    yield "icbench", _task(settings, "icbench", plain)
-    for name in named:
-        if (config := _configuration(settings, net, ordering, name)) != plain:
-            yield f"icbench with {name}", _task(settings, "icbench", config)
-    yield f"plain loop, {plural(loader, 'loader')}", _task(settings, "plain", plain, loader)
+    for engine in settings.engine:
+        yield engine, _task(settings, engine, plain)
+        for name in named:
+            if (config := _configuration(settings, net, ordering, name)) != plain:
+                yield f"{engine} with {name}", _task(settings, engine, config)
+    yield f"plain loop, {plural(loader, 'loader')}", _task(settings, PLAIN, plain, loader)
 
 
 def _task(settings: Settings, engine: str, config: RunConfig, loader: int = 0) -> Task:
@@ -259,7 +264,7 @@ def _better_loader(settings: Settings, net: str, layout: Layout, tell: Tell) -> 
     with ExitStack() as stack:
         turns = {}
         for workers in choices:
-            group = stack.enter_context(_group(layout, _task(settings, "plain", config, workers)))
+            group = stack.enter_context(_group(layout, _task(settings, PLAIN, config, workers)))
             group.ask("first_step")
             turns[str(workers)] = partial(_turn, group, settings.seconds)
         rates = in_turn(turns, min(settings.repeats, 3))

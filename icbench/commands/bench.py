@@ -121,7 +121,7 @@ def _rich(content: "Table") -> Any:
 
     shown = table(content.title)
     for column in content.columns:
-        words = all(isinstance(row[column.key], str) for row in content.rows)
+        words = all(isinstance(row[column.key], str | dict) for row in content.rows)
         shown.add_column(column.title, justify="left" if words else "right", no_wrap=True)
     for row in content.rows:
         shown.add_row(*("" if row[column.key] is None else column.write(row[column.key]) for column in content.columns))
