@@ -354,7 +354,7 @@ def test_a_table_for_people(icbench: Icbench) -> None:
         (["analysis", "--cells", "9"], "there is no grid of 9 cells; 1000 or 100 would do."),
         (["launch", "--pack", "0"], "--pack 0 should be from 1 up."),
         (["launch", "--cluster"], "there is no SLURM_CONF"),
-        (["--out", "nowhere/found.json"], "nowhere: there is no such directory."),
+        (["analysis", "--quick", "--out", "nowhere/found.json"], "nowhere: there is no such directory."),
         (["trian"], "invalid choice: 'trian'"),
         (["launch", "--data", "x"], "unrecognized arguments: --data x"),
     ],

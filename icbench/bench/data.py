@@ -10,14 +10,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from icbench import catalog
-from icbench.bench.children import Group
 from icbench.bench.findings import Column, Findings, Row, Table, Tell, spread
 from icbench.bench.measure import Comparison, Spread, in_turn
 from icbench.bench.task import Task, configuration, data_option, recipe_of
 from icbench.errors import UserError, suggest
 from icbench.machine import cores
+
+if TYPE_CHECKING:
+    from icbench.bench.children import Group
 
 _DATASETS = ("cifar10", "cifar100", "digits")
 _SETTLE_SECONDS = 0.1
@@ -98,11 +100,14 @@ def _small_images(settings: Settings, tell: Tell) -> Findings:
     return found
 
 
-def _groups(settings: Settings) -> Iterator[tuple[str, Group]]:
+def _groups(settings: Settings) -> Iterator[tuple[str, "Group"]]:
+    from icbench import catalog
+    from icbench.bench.children import Group
+
     config = configuration(dataset=settings.dataset, depth=8, ordering="baseline", recipe=recipe_of(settings.dataset))
     images = catalog.load("datasets", settings.dataset).TRAIN_IMAGES
 
-    def group(engine: str, processes: int, loader: int = 0) -> Group:
+    def group(engine: str, processes: int, loader: int = 0) -> "Group":
         task = Task(engine, config, settings.data, "cpu", images, 1, loader)
         return Group(processes, 1, "icbench.bench.engines.Input", task)
 
@@ -114,6 +119,6 @@ def _groups(settings: Settings) -> Iterator[tuple[str, Group]]:
         yield f"plain loop, {processes} loaders", group("plain", 1, processes)
 
 
-def _turn(group: Group, seconds: float) -> float:
+def _turn(group: "Group", seconds: float) -> float:
     time.sleep(_SETTLE_SECONDS)
     return float(sum(images / took for images, took in group.ask("read", seconds)))

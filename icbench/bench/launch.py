@@ -12,13 +12,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icbench.bench.children import Group
 from icbench.bench.findings import Column, Findings, Row, Table, Tell, digits, spread
 from icbench.bench.measure import Comparison, Spread, in_turn
 from icbench.console import plural
@@ -175,6 +173,8 @@ def _by_sweep(folder: Path) -> float:
 
 def _by_processes(folder: Path) -> float:
     """The same runs, a process for each, as many at a time as there are cores."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from icbench import grid
 
     began = time.perf_counter()
@@ -221,6 +221,7 @@ def _worker_start(folder: Path) -> float:
 
 def _first_step() -> float:
     """Seconds from nothing until a process has done the first step of a training by icbench."""
+    from icbench.bench.children import Group
     from icbench.bench.task import Task, configuration
 
     config = configuration(dataset="digits", depth=8, ordering="relu-ic-conv", recipe="digits")
@@ -233,6 +234,7 @@ def _first_step() -> float:
 def _overhead(settings: Settings, folder: Path) -> list[Row]:
     """Of a run in a pack, over its training alone."""
     from icbench import grid
+    from icbench.bench.children import Group
 
     (folder / "pack.yaml").write_text(_PACK.format(runs=settings.pack), encoding="utf-8")
     with Group(1, 1, "icbench.bench.pack.Pack", grid.load(folder / "pack.yaml").runs()) as group:

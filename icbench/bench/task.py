@@ -3,12 +3,12 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from icbench.config import RunConfig
 from icbench.errors import UserError
-from icbench.resolve import parse_field, resolve
-from icbench.yamlfile import Mistake
+
+if TYPE_CHECKING:
+    from icbench.config import RunConfig
 
 # What trains, by name: the function that makes it of a Task and images. Each imports what it takes, and nothing for the
 # others. PLAIN is what they are compared with.
@@ -26,7 +26,7 @@ class Task:
     """
 
     engine: str
-    config: RunConfig
+    config: "RunConfig"
     data: Path | None
     device: str
     train_images: int
@@ -34,8 +34,11 @@ class Task:
     loader_workers: int = 0
 
 
-def configuration(**fields: Any) -> RunConfig:
+def configuration(**fields: Any) -> "RunConfig":
     """A configuration as a grid would have it. Raises UserError where its fields do not fit."""
+    from icbench.resolve import parse_field, resolve
+    from icbench.yamlfile import Mistake
+
     try:
         return resolve({name: parse_field(name, value, ()) for name, value in fields.items()})
     except Mistake as mistake:

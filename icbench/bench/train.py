@@ -11,19 +11,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from icbench import catalog
-from icbench.architecture import multiply_adds
-from icbench.bench.children import Group
 from icbench.bench.findings import Column, Findings, Row, Table, Tell, digits, percent, spread
 from icbench.bench.measure import Comparison, Spread, in_turn
 from icbench.bench.task import ENGINES, PLAIN, Task, configuration, data_option, recipe_of
-from icbench.config import RunConfig
 from icbench.console import plural
 from icbench.errors import UserError, suggest
 from icbench.machine import cores, visible_gpus
-from icbench.resolve import BASELINE
+
+if TYPE_CHECKING:
+    from icbench.bench.children import Group
+    from icbench.config import RunConfig
 
 _NETS = tuple(f"resnet-{depth}" for depth in (8, 14, 20, 32, 44, 56, 110))
 # What IC orderings are measured with as well, where there is such a procedure.
@@ -52,7 +51,7 @@ class Settings:
 
     data: Path | None = None
     net: tuple[str, ...] = ()
-    ordering: tuple[str, ...] = (BASELINE, "relu-ic-conv", "ic-conv-relu", "conv-relu-ic")
+    ordering: tuple[str, ...] = ("baseline", "relu-ic-conv", "ic-conv-relu", "conv-relu-ic")
     engine: tuple[str, ...] = ("icbench",)
     procedure: tuple[str, ...] = ()
     dataset: str = "cifar10"
@@ -85,7 +84,7 @@ class Settings:
         return chosen[:1] if packed == alone or self.torch_device == "cuda" else chosen
 
 
-SHORT = Settings(ordering=(BASELINE, "relu-ic-conv"), layout="workers", seconds=1.5, repeats=3, phase_steps=3)
+SHORT = Settings(ordering=("baseline", "relu-ic-conv"), layout="workers", seconds=1.5, repeats=3, phase_steps=3)
 QUICK = Settings(
     net=("resnet-8",),
     ordering=("relu-ic-conv",),
@@ -114,7 +113,7 @@ class _Side:
 
     engine: str
     task: Task
-    group: Group
+    group: "Group"
     start: float = 0.0
     rates: list[float] = field(default_factory=list)
 
@@ -207,7 +206,7 @@ def measure(settings: Settings, tell: Tell) -> Findings:
     return found
 
 
-def _configuration(settings: Settings, net: str, ordering: str, procedure: str | None = None) -> RunConfig:
+def _configuration(settings: Settings, net: str, ordering: str, procedure: str | None = None) -> "RunConfig":
     kind, _, depth = net.rpartition("-")
     if kind != "resnet" or not depth.isdigit():
         raise UserError(f"there is no net {net!r}.", suggest(net, _NETS))
@@ -224,6 +223,8 @@ def _configuration(settings: Settings, net: str, ordering: str, procedure: str |
 
 def _tasks(settings: Settings, net: str, ordering: str, loader: int) -> Iterator[tuple[str, Task]]:
     """What is compared, by the name that it has in tables; the plain loop is the last."""
+    from icbench import catalog
+
     named = settings.procedure or ((_FAST_DROPOUT,) if _FAST_DROPOUT in catalog.names("procedures") else ())
     plain = _configuration(settings, net, ordering)
     for engine in settings.engine:
@@ -234,17 +235,23 @@ def _tasks(settings: Settings, net: str, ordering: str, loader: int) -> Iterator
     yield f"plain loop, {plural(loader, 'loader')}", _task(settings, PLAIN, plain, loader)
 
 
-def _task(settings: Settings, engine: str, config: RunConfig, loader: int = 0) -> Task:
+def _task(settings: Settings, engine: str, config: "RunConfig", loader: int = 0) -> Task:
+    from icbench import catalog
+
     images = catalog.load("datasets", config.dataset).TRAIN_IMAGES
     return Task(engine, config, settings.data, settings.torch_device, images, _TEST_IMAGES, loader)
 
 
-def _group(layout: Layout, task: Task) -> Group:
+def _group(layout: Layout, task: Task) -> "Group":
+    from icbench.bench.children import Group
+
     return Group(layout.processes, layout.threads, "icbench.bench.engines.Measured", task)
 
 
 def _peak(settings: Settings, layout: Layout) -> float:
     """Floating-point operations a second in products of large matrices, of all processes at once; the best turn's."""
+    from icbench.bench.children import Group
+
     device, precision = settings.torch_device, settings.precision
     with Group(layout.processes, layout.threads, "icbench.bench.engines.Peak", device, precision) as group:
         return max(_rate(group.ask("multiply", settings.seconds)) for _ in range(3))
@@ -292,7 +299,7 @@ def _compared(
         ]
 
 
-def _turn(group: Group, seconds: float) -> float:
+def _turn(group: "Group", seconds: float) -> float:
     time.sleep(_SETTLE_SECONDS)
     return _rate(group.ask("train", seconds))
 
@@ -303,6 +310,9 @@ def _rate(answers: list[tuple[float, float]]) -> float:
 
 def _figures(side: _Side, layout: Layout, peak: float, phase_steps: int) -> Row:
     """What a side does, and where its time goes. An epoch is of all the data set's images, by one of the processes."""
+    from icbench import catalog
+    from icbench.architecture import multiply_adds
+
     config, group = side.task.config, side.group
     about = catalog.load("datasets", config.dataset)
     rate = Spread.of(side.rates)
