@@ -17,18 +17,22 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from icbench import bench, catalog
-from icbench.architecture import multiply_adds
-from icbench.bench import conditions, measure, ours, peer, plain, train
+from icbench.architecture import shape
+from icbench.bench import conditions, gpu, measure, ours, peer, plain, train
 from icbench.bench.children import Group
 from icbench.bench.findings import Findings, Table, digits, percent, spread
+from icbench.bench.fused import Fused
 from icbench.bench.images import Arrays, arrays
 from icbench.bench.measure import Comparison, Spread, in_turn
 from icbench.bench.phases import PHASES, phases
 from icbench.bench.task import Task, configuration
 from icbench.config import RunConfig
-from icbench.errors import IcbenchError
+from icbench.errors import IcbenchError, UserError
+from icbench.machine import visible_gpus
 from icbench.train import loop
-from icbench.train.state import EpochRow
+from icbench.train.ranks import ALONE
+from icbench.train.state import EpochRow, State
+from icbench.train.steps import Eager
 
 CPU = torch.device("cpu")
 
@@ -107,7 +111,7 @@ def few(images: int) -> Arrays:
 def test_the_plain_loop_trains_the_same(ordering: str) -> None:
     """Epochs of one batch, whose order does not matter: through PIL and the DataLoader, and Adam as torch has it."""
     config = honest(ordering)
-    mine = ours.Ours(config, ours.device_data(config, few(64), CPU), CPU)
+    mine = ours.Ours(config, ours.device_data(config, few(64), CPU))
     task = Task("plain", config, None, "cpu", 64, 100)
     theirs = plain.Plain(task, few(64), ([0.0], [16 / 255]))
     for name, weight in mine.net.state_dict().items():
@@ -179,7 +183,7 @@ def test_what_is_measured_is_icbench_s_own_training(tmp_path: Path) -> None:
     watcher = Silent()
     data = ours.device_data(config, images, CPU)
     loop.train(config, data, tmp_path / "checkpoint.pt", watcher)
-    mine = ours.Ours(config, data, CPU)
+    mine = ours.Ours(config, data)
     assert mine.train_to_the_end() == [row.test_accuracy for row in watcher.rows]
     whole = sum(row.train_loss for row in watcher.rows) * 1438
     assert mine.losses() == pytest.approx(whole, rel=1e-12)
@@ -258,7 +262,7 @@ def test_operations_of_a_step(dataset: str) -> None:
     about = catalog.load("datasets", dataset)
     with FlopCounterMode(display=False) as counter:
         assert mine.step() == 8
-    said = 8 * train._OPERATIONS * multiply_adds("basic", 20, 16, about.SHAPE, about.CLASSES)
+    said = 8 * train._OPERATIONS * shape(dataset, "basic", 20, 16).multiply_adds()
     stem = 8 * 2 * math.prod(about.SHAPE) * 9 * 16
     assert counter.get_total_flops() == said - stem
 
@@ -367,3 +371,54 @@ def test_mistakes_are_said_before_anything_is_measured(
     assert (done.code, done.out) == (2, "")
     assert words in done.err
     assert "this takes about" not in done.err
+
+
+def test_fused_nets_train_as_each_alone() -> None:
+    """Their weights stacked: the losses of a few steps, dropout off, are those of separate trainings."""
+    config = configuration(
+        dataset="digits", depth=8, width=4, ordering="relu-ic-conv", dropout=0.0, recipe="digits", precision="float64"
+    )
+    data = ours.device_data(config, few(64), CPU)
+    together = Fused(config, data, (0, 1, 2))
+    states = [State.fresh(replace(config, seed=seed), CPU) for seed in (0, 1, 2)]
+    plan = data.plan_epoch(torch.Generator().manual_seed(0))
+    for state in states:
+        state.net.train()
+        state.step = 0
+    alone = [Eager(config, state, data, ALONE, None) for state in states]
+    for first in (0, 16, 32):
+        losses = together.step([plan.rows(first, first + 16)] * 3)
+        for state, step, loss in zip(states, alone, losses, strict=True):
+            state.sums.zero_()
+            step.begin_epoch(plan)
+            step(first, first + 16)
+            assert state.sums[0].item() / 16 == pytest.approx(loss.item(), rel=1e-9)
+
+
+def test_fused_nets_have_gates_of_their_own() -> None:
+    config = configuration(dataset="digits", depth=8, width=4, ordering="relu-ic-conv", dropout=0.3, recipe="digits")
+    data = ours.device_data(config, few(64), CPU)
+    together = Fused(config, data, (0, 0))
+    rows = data.plan_epoch(torch.Generator().manual_seed(0)).rows(0, 32)
+    first, second = together.step([rows, rows])
+    assert first != second
+
+
+def test_a_gpu_s_ways_are_tried_as_far_as_a_cpu_goes() -> None:
+    found = gpu.measure(gpu.QUICK, lambda _: None)
+    assert [each.what for each in found.comparisons] == ["eager", "2 processes", "2 fused"]
+    (table,) = found.tables
+    for row, runs in zip(table.rows, (1, 2, 2), strict=True):
+        images = 1438 * 10
+        assert row["runs"] == runs
+        assert row["runs_per_hour"] == pytest.approx(3600 * row["images_per_second"].median / images)
+        assert row["epoch_seconds"] == pytest.approx(1438 * runs / row["images_per_second"].median)
+    with pytest.raises(UserError, match="needs an NVIDIA GPU"):
+        gpu.check(gpu.Settings(device="cpu"))
+
+
+@pytest.mark.skipif(bool(visible_gpus()), reason="there is a GPU here, which would be measured")
+def test_without_a_gpu_that_is_said() -> None:
+    with pytest.raises(UserError, match="no NVIDIA GPU"):
+        gpu.check(gpu.Settings())
+    assert "gpu" not in bench.possible_names()

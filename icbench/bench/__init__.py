@@ -4,13 +4,18 @@ It has a docstring, whose first line the command shows; a frozen dataclass `Sett
 for a look at everything and for tests; `add_options(parser)`, options named like fields of the settings, without
 defaults; `check(settings)`, which raises UserError; `expected_seconds(settings)`; and `measure(settings, tell)`, which
 returns Findings and tells of its progress. None of these files imports torch when it is imported: what is measured runs
-in processes of its own.
+in processes of its own. `possible()`, where there is one, says whether there is anything for it to measure here.
 """
 
 import importlib
 from types import ModuleType
 
-NAMES = ("train", "data", "analysis", "launch")
+NAMES = ("train", "data", "analysis", "launch", "gpu")
+
+
+def possible_names() -> list[str]:
+    """Those that this machine has something for."""
+    return [name for name in NAMES if getattr(load(name), "possible", lambda: True)()]
 
 
 def load(name: str) -> ModuleType:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from icbench import catalog
 from icbench.bench.images import Arrays
@@ -13,8 +12,9 @@ from icbench.config import RunConfig
 from icbench.data.device import DeviceData
 from icbench.train import seeds
 from icbench.train.course import Course
-from icbench.train.evaluation import Evaluation, batch_sums, evaluate
-from icbench.train.numerics import autocast, dtype, set_numerics
+from icbench.train.engines import choose, start
+from icbench.train.evaluation import Evaluation, evaluate
+from icbench.train.numerics import set_numerics
 from icbench.train.ranks import ALONE
 from icbench.train.state import State
 from icbench.train.upkeep import Upkeep
@@ -22,8 +22,8 @@ from icbench.train.upkeep import Upkeep
 
 def prepare(task: Task, images: Arrays) -> "Ours":
     """A training before its first step."""
-    device = torch.device(task.device)
-    return Ours(task.config, device_data(task.config, images, device), device)
+    engine = "auto" if task.engine == "icbench" else task.engine
+    return Ours(task.config, device_data(task.config, images, torch.device(task.device)), engine)
 
 
 def batches(task: Task, images: Arrays) -> Iterator[int]:
@@ -33,8 +33,8 @@ def batches(task: Task, images: Arrays) -> Iterator[int]:
     size = config.recipe.batch_size
     while True:
         plan = data.plan_epoch(torch.Generator())
-        for start in range(0, data.train_count, size):
-            yield len(data.train_batch(plan, start, min(start + size, data.train_count))[1])
+        for first in range(0, data.train_count, size):
+            yield len(data.train_batch(plan, first, min(first + size, data.train_count))[1])
 
 
 def device_data(config: RunConfig, arrays: Arrays, device: torch.device) -> DeviceData:
@@ -48,16 +48,17 @@ def device_data(config: RunConfig, arrays: Arrays, device: torch.device) -> Devi
 
 
 class Ours:
-    """A training that goes on step by step; beyond the recipe's epochs, as in the last."""
+    """A training that goes on step by step, by an engine of icbench; beyond the recipe's epochs, as in the last."""
 
-    def __init__(self, config: RunConfig, data: DeviceData, device: torch.device):
+    def __init__(self, config: RunConfig, data: DeviceData, engine: str = "auto"):
         set_numerics(config.precision)
-        self.device = device
         self._config = config
         self._data = data
         self._course = Course(config, data.train_count)
-        self._state = State.fresh(config, device)
+        self._state = State.fresh(config, data.device)
         self._upkeep = Upkeep(config, self._state.net, self._state.optimizer)
+        self._engine = choose(engine, config, data, ALONE, None)
+        self._train_on = start(self._engine, config, self._state, data, ALONE)
         self._steps = 0
         self.net, self.optimizer = self._state.net, self._state.optimizer
 
@@ -67,20 +68,13 @@ class Ours:
         done, step = divmod(self._steps, self._course.steps(1))
         epoch = min(done + 1, config.recipe.epochs)
         if step == 0:
-            self._plan = self._data.plan_epoch(seeds.generator(config.seed, "epoch", done + 1))
+            self._train_on.begin_epoch(self._data.plan_epoch(seeds.generator(config.seed, "epoch", done + 1)))
         state.net.train()
         self._upkeep.before_step(self._course.moment(epoch, step))
         first, last = self._course.batch(1, step)
-        images, labels = self._data.train_batch(self._plan, first, last, dtype(config.precision))
-        with autocast(config.precision, self.device):
-            logits = state.net(images)
-            loss = cross_entropy(logits, labels)
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        state.optimizer.step()
+        self._train_on(first, last)
         self._steps += 1
         self._upkeep.after_step(self._steps, ALONE)
-        state.sums += batch_sums(loss.detach(), logits.detach(), labels)
         return last - first
 
     def losses(self) -> float:
@@ -90,7 +84,8 @@ class Ours:
         return total
 
     def evaluate(self) -> Evaluation:
-        return evaluate(self._state.net, self._data, self._config.precision)
+        with self._engine.evaluating():
+            return evaluate(self._state.net, self._data, self._config.precision)
 
     def train_to_the_end(self) -> list[float]:
         """The test accuracy after each of the recipe's epochs."""

@@ -32,7 +32,7 @@ class Pack:
         """Steps and evaluations, nothing else: no checkpoint, no heartbeat, no log, no Parquet."""
         began = time.perf_counter()
         for _, config in self._runs:
-            ours.Ours(config, self._data, torch.device("cpu")).train_to_the_end()
+            ours.Ours(config, self._data).train_to_the_end()
         return (time.perf_counter() - began) / len(self._runs)
 
     def in_pack(self) -> float:

@@ -25,5 +25,4 @@ def main() -> None:
 def train(config: RunConfig) -> list[float]:
     """The test accuracy after each epoch, on this machine's CPU, of a data set that ships with icbench."""
     images = store.split(store.load(config.dataset, None), config.split)
-    device = torch.device("cpu")
-    return ours.Ours(config, ours.device_data(config, images, device), device).train_to_the_end()
+    return ours.Ours(config, ours.device_data(config, images, torch.device("cpu"))).train_to_the_end()

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 # What trains, by name: the function that makes it of a Task and images. Each imports what it takes, and nothing for the
 # others. PLAIN is what they are compared with.
 PLAIN = "plain"
-ENGINES = {"icbench": "icbench.bench.ours.prepare", PLAIN: "icbench.bench.plain.prepare"}
+ENGINES = {
+    **dict.fromkeys(("icbench", "eager", "graph", "compiled"), "icbench.bench.ours.prepare"),
+    "streams": "icbench.bench.shared.Streams",
+    "fused": "icbench.bench.shared.Stacked",
+    PLAIN: "icbench.bench.plain.prepare",
+}
 # Likewise, what yields for one batch after another, once it is ready to be trained on, how many images it has.
 INPUTS = {"icbench": "icbench.bench.ours.batches", PLAIN: "icbench.bench.plain.batches"}
 
@@ -23,6 +28,7 @@ class Task:
     """A configuration, and by which of ENGINES it is trained on which images.
 
     data: the folder of data sets. train_images, test_images: at most so many. loader_workers: of the plain loop.
+    together: how many trainings one process does at once, where the engine can.
     """
 
     engine: str
@@ -32,6 +38,7 @@ class Task:
     train_images: int
     test_images: int
     loader_workers: int = 0
+    together: int = 1
 
 
 def configuration(**fields: Any) -> "RunConfig":

@@ -311,7 +311,7 @@ def _rate(answers: list[tuple[float, float]]) -> float:
 def _figures(side: _Side, layout: Layout, peak: float, phase_steps: int) -> Row:
     """What a side does, and where its time goes. An epoch is of all the data set's images, by one of the processes."""
     from icbench import catalog
-    from icbench.architecture import multiply_adds
+    from icbench.architecture import shape
 
     config, group = side.task.config, side.group
     about = catalog.load("datasets", config.dataset)
@@ -322,7 +322,8 @@ def _figures(side: _Side, layout: Layout, peak: float, phase_steps: int) -> Row:
     checkpoint = max(group.ask("store"))
     training = about.TRAIN_IMAGES * layout.processes / rate.median
     epoch = training + evaluation + checkpoint
-    operations = _OPERATIONS * multiply_adds(config.block, config.depth, config.width, about.SHAPE, about.CLASSES)
+    net = shape(config.dataset, config.block, config.depth, config.width)
+    operations = _OPERATIONS * net.multiply_adds()
     return {
         "images_per_second": rate,
         "share_of_peak": rate.median * operations / peak,

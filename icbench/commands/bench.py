@@ -45,9 +45,8 @@ def run(args: argparse.Namespace) -> int:
 
     given = vars(args)
     as_json, out = given.get("json", False), _target(given.get("out"))
-    chosen = [
-        (name, bench.load(name), _settings(name, given)) for name in ([args.bench] if args.bench else bench.NAMES)
-    ]
+    names = [args.bench] if args.bench else bench.possible_names()
+    chosen = [(name, bench.load(name), _settings(name, given)) for name in names]
     for _, module, settings in chosen:
         module.check(settings)
     where = conditions(args.words)

@@ -42,6 +42,7 @@ class Eager:
 
     def __call__(self, first: int, last: int) -> None:
         state, whole = self._state, last - first
+        sums = []
         state.optimizer.zero_grad(set_to_none=True)
         for start, stop in parts(*self._ranks.share(first, last), self._at_once):
             images, labels = self._data.train_batch(self._plan, start, stop, dtype(self._precision))
@@ -50,9 +51,11 @@ class Eager:
                 loss = cross_entropy(logits, labels)
             share = (stop - start) / whole
             (loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
-            state.sums += batch_sums(loss.detach(), logits.detach(), labels)
+            sums.append((loss.detach(), logits.detach(), labels))
         self._ranks.add_up_gradients()
         state.optimizer.step()
+        for each in sums:
+            state.sums += batch_sums(*each)
 
 
 def parts(start: int, stop: int, at_once: int | None) -> Iterator[tuple[int, int]]:
