@@ -1,0 +1,147 @@
+"""Canaries: a few steps of real nets by real processes, and what a sweep that follows takes."""
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SMALL, Icbench, environment, wait_for
+
+from icbench import grid, timings
+from icbench.config import RunConfig, Variant
+from icbench.data.device import DeviceData
+from icbench.layout import Layout
+from icbench.train.state import State
+from icbench.work import canaries, canary
+from icbench.work.canaries import Company
+
+WriteGrid = Callable[..., Path]
+TWO = """
+recipe: {name: digits, epochs: 12}
+fixed: {dataset: digits, depth: 8, norm: batch}
+grid: {ordering: [baseline, conv-relu-ic]}
+seeds: 2
+"""
+
+
+@pytest.fixture
+def config(write_grid: WriteGrid) -> RunConfig:
+    text = "recipe: digits\nfixed: {dataset: digits, depth: 8, width: 4, ordering: conv-relu-ic}"
+    return grid.load(write_grid(text)).runs()[0][1]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canary, "_SECONDS", 0.1)
+
+
+def test_a_canary_and_the_sweep_that_follows(icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
+    """The estimate of a run is within a factor of two of what runs take; others at work here share the machine."""
+    write_grid(TWO)
+    write_grid("workers: 1\ndevice: cpu", "one.yaml")
+    arguments = ("grid.yaml", "--no-build", "--profile", "one.yaml")
+    measured = icbench("plan", *arguments, "--canary")
+    assert measured.code == 0, measured.err
+    assert "measuring a few steps of 2 nets, 1 at a time" in measured.err
+    assert "It comes from 2 canaries of 2 of its 2 nets on cpu (" in measured.out
+    files = sorted((tmp_path / "results" / "canaries").iterdir())
+    assert len(files) == 2
+    content = json.loads(files[0].read_text())
+    assert content["torch_version"] == torch.__version__
+    assert content["device_memory"] is None
+    assert 2**26 < content["memory"] < 2**32
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["canaries"]
+
+    assert icbench("sweep", *arguments).code == 0
+    after = icbench("plan", *arguments, "--json").json()["estimate"]
+    assert after["finished"]["runs"] == 4
+    (ledger,) = (tmp_path / "results" / "sweeps").glob("*/ledger/*.json")
+    entry = json.loads(ledger.read_text())
+    (packs,), (seconds,) = entry["packs"], entry["estimate"]["seconds"]
+    took = timings.read(Layout(tmp_path / "results"), packs).seconds
+    ratios = [each / took[run_id] for run_id, each in zip(packs, seconds, strict=True)]
+    assert 0.5 < statistics.median(ratios) < 2
+    assert sorted((tmp_path / "results" / "canaries").iterdir()) == files
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_step_is_one_of_training(config: RunConfig) -> None:
+    """Every parameter moves as Adam's first step moves it: by the learning rate, where it has a gradient."""
+    training = canary.Training(config, torch.device("cpu"))
+    fresh = State.fresh(config, torch.device("cpu"))
+    training.step()
+    moves = [
+        (after - before).abs().max().item()
+        for before, after in zip(fresh.net.parameters(), training.state.net.parameters(), strict=True)
+    ]
+    assert max(moves) == pytest.approx(config.recipe.learning_rate, rel=1e-2)
+    assert min(moves) > 0.5 * config.recipe.learning_rate
+    assert training.batch_size == config.recipe.batch_size
+    assert isinstance(training.data, DeviceData)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "changes", [{}, {"norm": Variant("virtual", (("epsilon", 1e-5), ("images", 8)))}, {"precision": "bfloat16"}]
+)
+def test_what_is_measured(config: RunConfig, changes: dict[str, object]) -> None:
+    training = canary.Training(replace(config, **changes), torch.device("cpu"))  # type: ignore[arg-type]
+    found = canary.measure(training)
+    assert 0 < found.test_seconds_per_image < found.train_seconds_per_image < 0.1
+    assert 0 < found.seconds_per_epoch_more < 5
+    assert found.steps >= 1
+    assert found.device.startswith("cpu (")
+    assert len(training.data.test_labels) == 359  # all are there again
+
+
+def test_several_processes_measure_one_net_each_as_one(config: RunConfig) -> None:
+    """Three nets by two processes: the fourth turn is the first net's again. What cannot be built says why."""
+    wrong = replace(config, norm=Variant("group", (("epsilon", 1e-5), ("groups", 3))))
+    told: list[int] = []
+    answers = canaries.measure([config, wrong, config], Company(2, 1, "cpu"), told.append)
+    assert told == [2, 3]
+    assert (len(answers[0]), len(answers[2])) == (2, 1)
+    assert isinstance(answers[1], str)
+    assert answers[1].startswith("ValueError: num_channels")
+
+
+def test_a_process_that_dies_is_told_of(icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
+    write_grid(TWO)
+    path = write_grid("raise ImportError('torch is broken')", "torch.py").parent
+    python = f"{path}:{Path(canary.__file__).parents[2]}"
+    done = icbench("plan", "grid.yaml", "--no-build", "--canary", PYTHONPATH=python)
+    assert (done.code, done.out) == (1, "")
+    assert (
+        "a process that trains nets for a few steps ended with exit code 1. The last it said: ImportError" in done.err
+    )
+    assert not (tmp_path / "results").exists()
+
+
+def test_nothing_is_left_of_a_canary_that_was_killed(write_grid: WriteGrid, tmp_path: Path) -> None:
+    """Its processes go on with their steps only as long as who started them is there."""
+    write_grid(TWO.replace("depth: 8", "depth: 110"))
+    command = [sys.executable, "-m", "icbench", "plan", "grid.yaml", "--no-build", "--canary"]
+    parent = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    wait_for(lambda: children.read_text().split())
+    found = [int(pid) for pid in children.read_text().split()]
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    wait_for(lambda: not any(Path(f"/proc/{pid}/task").exists() for pid in found))
+
+
+def test_where_nothing_is_missing_nothing_is_measured(
+    small_sweep: Path, icbench_here: Icbench, write_grid: WriteGrid
+) -> None:
+    write_grid(SMALL)
+    done = icbench_here("plan", "grid.yaml", "--no-build", "--canary", "--results", str(small_sweep))
+    assert done.code == 0
+    assert "Nothing is missing, so there is nothing to measure." in done.err
+    assert not (small_sweep / "canaries").exists()
