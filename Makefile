@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test lint format methods lock clean
+.PHONY: quickstart test lint format methods gpu lock clean
 
 quickstart: $(READY)
 	$(BIN)/icbench sweep sweeps/quickstart.yaml
@@ -28,6 +28,12 @@ format: $(READY)
 # docs/methods.md, from the docstrings and docs/results/method-costs.json.
 methods: $(READY)
 	$(BIN)/python tests/methods.py write
+
+# On a machine with an NVIDIA GPU: every way to do a step against the plain one, then all of them side by side.
+gpu: $(READY)
+	$(BIN)/pytest -k gpu
+	mkdir -p docs/results/bench
+	$(BIN)/icbench bench gpu --out docs/results/bench/gpu.json
 
 # Pins every dependency for every platform; addresses of package indexes stay out of it.
 lock: $(READY)
