@@ -221,6 +221,15 @@ def test_only_what_is_expected_is_decoded_and_once(data: Path, monkeypatch: pyte
     assert sorted(made) == list(range(48))
 
 
+def test_what_was_made_and_skipped_is_let_go_of(data: Path) -> None:
+    ours = opened(data)
+    plan = plan_of(ours)
+    for start in range(0, 48, 8):
+        ours.train_batch(plan, start, start + 4)
+        assert ours._epoch is not None
+        assert min(ours._epoch[1]._futures) == start + 4
+
+
 def test_a_resumed_epoch_is_that_of_one_never_stopped(data: Path) -> None:
     first = opened(data)
     whole = [first.train_batch(plan_of(first), start, start + 6)[0] for start in range(0, 48, 6)]

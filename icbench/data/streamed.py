@@ -192,7 +192,7 @@ class _Loader:
 
     def picture(self, index: int, seed: int | None) -> Tensor:
         """An image, augmented as `seed` has it, or cut out of the middle."""
-        image = self._decoded(index)[None]  # of four dimensions torch resizes twice as fast
+        image = self._decoded(index)[None]  # channels_last is for four dimensions
         picture: Tensor = functional.center_crop(image, self._size) if seed is None else self._augmented(image, seed)
         return picture[0].permute(1, 2, 0).contiguous()
 
@@ -211,8 +211,10 @@ class _Loader:
         height, width = image.shape[-2:]
         draw = random.Random(seed).random
         if self._augmentation.crop_area < 1:
-            crop = random_crop(height, width, self._augmentation.crop_area, draw)
-            picture: Tensor = functional.resized_crop(image, *crop, self._size, antialias=True)
+            crop = functional.crop(image, *random_crop(height, width, self._augmentation.crop_area, draw))
+            # A copy without gaps is resized in half the time, and what comes out is laid out as what went in.
+            crop = crop.contiguous(memory_format=torch.channels_last)
+            picture: Tensor = functional.resize(crop, self._size, antialias=True)
         else:
             picture = functional.center_crop(image, self._size)
         flip = self._augmentation.flip and draw() < 0.5
