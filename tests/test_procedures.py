@@ -198,9 +198,9 @@ def test_singular_values_are_bounded(load: Load, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [359, 100])
 def test_adabn_s_statistics_are_the_test_images(size: int, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """As torch's update_bn has them: averages over the batches."""
-    monkeypatch.setattr(DeviceData, "evaluation_batch", size)
     config = load("adabn")
     data = digits(config)
+    monkeypatch.setattr(data, "evaluation_batch", size)
     torch.manual_seed(0)
     net = build(replace(config, dropout=0.0)).to(memory_format=torch.channels_last)
     before = {name: buffer.clone() for name, buffer in net.named_buffers()}

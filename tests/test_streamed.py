@@ -306,7 +306,7 @@ def test_threads_compute_alone_and_end_with_their_data(data: Path) -> None:
 GRID = """
 recipe:
   name: digits
-  epochs: 20
+  epochs: 40
   batch_size: 10
   augmentation: {shift: 0, fill: zero, flip: true, crop_area: 0.3}
   subtract_pixel_mean: false
