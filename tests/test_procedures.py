@@ -17,7 +17,6 @@ from torch.optim.swa_utils import update_bn
 
 from icbench import catalog, grid, wording
 from icbench.config import RunConfig, Variant
-from icbench.data.device import DeviceData
 from icbench.nets.build import build
 from icbench.nets.reference import ReferenceBatch
 from icbench.procedure import Moment, batch_sizes, together

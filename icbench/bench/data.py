@@ -1,6 +1,7 @@
 """Input: images a second, ready to train on, beside a DataLoader of PIL images and torchvision's transforms.
 
 CIFAR's way: all images on the device as they are, and a batch gathered, shifted, flipped and normalised at once.
+ImageNet's way: packed photos, decoded, cropped and flipped by a thread a core.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from icbench.bench.findings import Column, Findings, Row, Table, Tell, spread
 from icbench.bench.measure import Comparison, Spread, in_turn
 from icbench.bench.task import Task, configuration, data_option, recipe_of
+from icbench.console import plural
 from icbench.errors import UserError, suggest
 from icbench.machine import cores
 
@@ -27,24 +29,28 @@ _SETTLE_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Settings:
-    """seconds: of each turn, `repeats` of which each side has. processes: of the whole machine; 0 is one a core."""
+    """seconds: of each turn, `repeats` of which each side has. processes: of the whole machine; 0 is one a core.
+    photos: how many are made up and decoded; 0 is none.
+    """
 
     data: Path | None = None
     dataset: str = "cifar10"
     seconds: float = 2.0
     repeats: int = 5
     processes: int = 0
+    photos: int = 512
 
 
-SHORT = Settings(seconds=1.0, repeats=3)
-QUICK = Settings(dataset="digits", seconds=0.05, repeats=2, processes=1)
+SHORT = Settings(seconds=1.0, repeats=3, photos=256)
+QUICK = Settings(dataset="digits", seconds=0.05, repeats=2, processes=1, photos=0)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     data_option(parser)
     parser.add_argument("--dataset", metavar="NAME", help="cifar10 (default), cifar100 or digits")
     parser.add_argument("--processes", metavar="N", type=int, help="that read at once (default: one a core)")
-    parser.add_argument("--seconds", metavar="S", type=float, help="of each turn (default: 2)")
+    parser.add_argument("--photos", metavar="N", type=int, help="photos to decode (default: 512; 0: none)")
+    parser.add_argument("--seconds", metavar="S", type=float, help="of each turn of small images (default: 2)")
     parser.add_argument("--repeats", metavar="N", type=int, help="turns of each side (default: 5)")
 
 
@@ -56,20 +62,37 @@ def check(settings: Settings) -> None:
     for option in ("seconds", "repeats"):
         if getattr(settings, option) <= 0:
             raise UserError(f"--{option} {getattr(settings, option)} should be above 0.")
-    if settings.processes < 0:
-        raise UserError(f"--processes {settings.processes} should be from 1 up.")
+    for option in ("processes", "photos"):
+        if getattr(settings, option) < 0:
+            raise UserError(f"--{option} {getattr(settings, option)} should not be negative.")
 
 
 def expected_seconds(settings: Settings) -> float:
-    return 5 * (3.0 + settings.repeats * (settings.seconds + 0.2))
+    photos = settings.photos * (0.02 + 2 * settings.repeats * 0.007)
+    return 5 * (3.0 + settings.repeats * (settings.seconds + 0.2)) + photos
 
 
 def measure(settings: Settings, tell: Tell) -> Findings:
     """Every way to feed a training is a function of this list: ratios first, all of them."""
     found = Findings()
-    for part in (_small_images,):
+    for part in (_small_images, _photos):
         found += part(settings, tell)
     return found
+
+
+def _photos(settings: Settings, tell: Tell) -> Findings:
+    """One core, and the machine, each with as many threads or workers of the DataLoader."""
+    if not settings.photos:
+        return Findings()
+    from icbench.bench import decode
+
+    measured = decode.measure(settings.photos, rounds=settings.repeats, tell=lambda line: tell(f"data: {line}"))
+    comparisons = [
+        Comparison.of_rates(f"photos, {plural(each.cores, 'core')}", "images/s", each.ours, each.peer)
+        for each in measured
+    ]
+    what = "random JPEGs of 500 x 375 pixels and about 100 kB, cropped to 224 x 224; icbench's are packed beforehand"
+    return Findings(comparisons, [], [f"photos: {what}; the other is torchvision's ImageFolder and a DataLoader."])
 
 
 def _small_images(settings: Settings, tell: Tell) -> Findings:

@@ -7,7 +7,6 @@ shards of them, made before the clock starts. They take turns, so that what else
 
 import io
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,12 +38,11 @@ _GRAINS = ((100, 0.2), (25, 0.09), (8, 0.045), (3, 0.04), (1, 0.074))
 
 @dataclass(frozen=True)
 class Throughput:
-    """Images a second on so many cores, medians of rounds; ratio: the median of the rounds' ratios, ours to theirs."""
+    """Images a second on so many cores, in each round."""
 
     cores: int
-    peer: float
-    ours: float
-    ratio: float
+    peer: list[float]
+    ours: list[float]
 
 
 def measure(
@@ -68,9 +66,8 @@ def measure(
                 peer = _peer(folder / "photos", batch_size, number)
                 ours = _ours(packed, batch_size, number)
                 turns = [(images / _seconds(peer), images / _seconds(ours)) for _ in range(rounds + 1)]
-            turns = turns[1:]  # in the first, workers start
-            peer_rate, our_rate = (statistics.median(each) for each in zip(*turns, strict=True))
-            found.append(Throughput(number, peer_rate, our_rate, statistics.median(our / its for its, our in turns)))
+            theirs, own = zip(*turns[1:], strict=True)  # in the first, workers start
+            found.append(Throughput(number, list(theirs), list(own)))
         return found
 
 
