@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import statistics
 import subprocess
@@ -124,17 +125,32 @@ def test_a_process_that_dies_is_told_of(icbench: Icbench, write_grid: WriteGrid,
     assert not (tmp_path / "results").exists()
 
 
-def test_nothing_is_left_of_a_canary_that_was_killed(write_grid: WriteGrid, tmp_path: Path) -> None:
+_STARTS_ONE = """
+import pickle, sys, time
+from icbench.work.canaries import Company, _Process
+with _Process(Company(1, 1, "cpu"), 0) as process:
+    process.wait_until_ready()
+    process.send(pickle.load(sys.stdin.buffer))
+    process.answer()
+    print(process._child.pid, flush=True)
+    time.sleep(100)
+"""
+
+
+def test_nothing_is_left_of_a_canary_that_was_killed(config: RunConfig) -> None:
     """Its processes go on with their steps only as long as who started them is there."""
-    write_grid(TWO.replace("depth: 8", "depth: 110"))
-    command = [sys.executable, "-m", "icbench", "plan", "grid.yaml", "--no-build", "--canary"]
-    parent = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL)
-    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
-    wait_for(lambda: children.read_text().split())
-    found = [int(pid) for pid in children.read_text().split()]
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.wait()
-    wait_for(lambda: not any(Path(f"/proc/{pid}/task").exists() for pid in found))
+    command = [sys.executable, "-c", _STARTS_ONE]
+    parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
+    assert parent.stdin
+    assert parent.stdout
+    with parent.stdin, parent.stdout:
+        pickle.dump([config], parent.stdin)
+        parent.stdin.flush()
+        state = Path(f"/proc/{int(parent.stdout.readline())}/task")
+        assert state.exists()
+        os.kill(parent.pid, signal.SIGKILL)
+        parent.wait()
+    wait_for(lambda: not state.exists())
 
 
 def test_where_nothing_is_missing_nothing_is_measured(
