@@ -217,7 +217,7 @@ def _data(config: RunConfig, device: torch.device) -> DeviceData:
 
 def _forget_peak(device: torch.device) -> None:
     if device.type == "cuda":
-        torch.cuda.init()  # before it, there is nothing whose peak could be forgotten
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # before it, there is nothing whose peak could be forgotten
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     else:
