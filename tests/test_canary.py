@@ -75,7 +75,7 @@ def test_a_canary_and_the_sweep_that_follows(icbench: Icbench, write_grid: Write
 @pytest.mark.usefixtures("quick")
 def test_a_step_is_one_of_training(config: RunConfig) -> None:
     """Every parameter moves as Adam's first step moves it: by the learning rate, where it has a gradient."""
-    training = canary.Training(config, torch.device("cpu"))
+    training = canary.Training(config, Company(1, 1, "cpu"))
     fresh = State.fresh(config, torch.device("cpu"))
     training.step()
     moves = [
@@ -93,7 +93,7 @@ def test_a_step_is_one_of_training(config: RunConfig) -> None:
     "changes", [{}, {"norm": Variant("virtual", (("epsilon", 1e-5), ("images", 8)))}, {"precision": "bfloat16"}]
 )
 def test_what_is_measured(config: RunConfig, changes: dict[str, object]) -> None:
-    training = canary.Training(replace(config, **changes), torch.device("cpu"))  # type: ignore[arg-type]
+    training = canary.Training(replace(config, **changes), Company(1, 1, "cpu"))  # type: ignore[arg-type]
     found = canary.measure(training)
     assert 0 < found.test_seconds_per_image < found.train_seconds_per_image < 0.1
     assert 0 < found.seconds_per_epoch_more < 5

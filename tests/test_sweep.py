@@ -329,7 +329,8 @@ def test_a_run_that_another_sweep_dies_on_is_taken_over(write_grid: WriteGrid, t
     files.folder.mkdir(parents=True)
     lock = Lock.take(files.lock)
     assert lock is not None
-    with started("sweep", "six.yaml", "--profile", write_grid("workers: 1", "one.yaml"), cwd=tmp_path) as process:
+    one = write_grid("workers: 1\ndevice: cpu\nengine: graph\nimages_at_once: 40", "one.yaml")
+    with started("sweep", "six.yaml", "--profile", one, cwd=tmp_path) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if "waiting for 1 run that another sweep is at" in line:
@@ -338,7 +339,10 @@ def test_a_run_that_another_sweep_dies_on_is_taken_over(write_grid: WriteGrid, t
         lock.release()
         process.communicate(timeout=60)
     assert process.returncode == 0
-    assert len(package.load_runs(tmp_path / "results")) == 6
+    runs = package.load_runs(tmp_path / "results")
+    assert len(runs) == 6
+    assert runs[["engine", "images_at_once"]].drop_duplicates().to_numpy().tolist() == [["eager", 40]]
+    assert "not replayed from a CUDA graph: there is no GPU" in (files.folder / "log.txt").read_text()
 
 
 def test_a_run_that_raises_and_a_run_that_diverges(icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
