@@ -14,7 +14,7 @@ from icbench.train.ranks import ALONE, Ranks
 
 # Of ten classes, five hold the right one half of the time by chance.
 _CLASSES_FOR_TOP5 = 100
-# On a CPU larger batches leave its caches, and take twice as long.
+# Images at a time on a CPU: more of them leave its caches, and take twice as long.
 _CACHED = 64
 _NONE = Procedure()
 
@@ -68,8 +68,7 @@ def evaluate(
     top5 = torch.zeros_like(sums)
     correct = torch.zeros(count, dtype=torch.uint8, device=data.device)
     with procedures.evaluating(net, forwards):
-        own_size = data.evaluation_batch if data.device.type == "cuda" else min(data.evaluation_batch, _CACHED)
-        size = own_size * ranks.size
+        size = data.evaluation_batch * ranks.size
         data.expect([ranks.share(start, min(start + size, count)) for start in range(0, count, size)])
         for start, stop in batches(size):
             own = ranks.share(start, stop)
@@ -77,7 +76,7 @@ def evaluate(
             if len(labels) == 0:
                 continue
             with autocast(precision, data.device):
-                logits = net(images)
+                logits = _logits(net, images)
                 loss = cross_entropy(logits, labels)
             sums += batch_sums(loss, logits, labels)
             correct[slice(*own)] = logits.argmax(dim=1) == labels
@@ -87,6 +86,10 @@ def evaluate(
     loss_mean, accuracy = (ranks.total(sums) / count).tolist()
     hits, asked = ranks.total(top5).tolist()
     return Evaluation(loss_mean, accuracy, ranks.total(correct).cpu(), hits / asked if asked else None)
+
+
+def _logits(net: nn.Module, images: Tensor) -> Tensor:
+    return net(images) if images.is_cuda else torch.cat([net(part) for part in torch.split(images, _CACHED)])
 
 
 def among_five(logits: Tensor, labels: Tensor) -> Tensor:

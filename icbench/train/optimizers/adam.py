@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import optim
 
+from icbench.train.uncompiled import uncompiled
 from icbench.values import PositiveFloat, Rate
 
 
@@ -16,4 +17,7 @@ def build(
     epsilon: PositiveFloat = 1e-8,
 ) -> optim.Optimizer:
     """`epsilon` is added to the root of the second moment: 1e-8 in torch, 1e-7 in Keras."""
-    return optim.Adam(groups, lr=learning_rate, betas=(beta1, beta2), eps=epsilon, fused=True)
+    made: optim.Optimizer = uncompiled(optim.Adam)(
+        groups, lr=learning_rate, betas=(beta1, beta2), eps=epsilon, fused=True
+    )
+    return made
