@@ -19,7 +19,7 @@ BLOCKS = ("basic", "bottleneck", "lstm")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float64")
 SPLITS = ("test", "heldout")
 FILLS = ("edge", "zero")
-INITIALIZATIONS = ("he-truncated-normal", "he-normal", "lecun-normal", "torch-default")
+INITIALIZATIONS = ("he-truncated-normal", "he-normal", "he-fan-out", "lecun-normal", "torch-default")
 PADDINGS = ("trailing", "symmetric")
 
 

@@ -103,6 +103,21 @@ def test_initial_weights(how: str) -> None:
         assert (weight.abs().max().item() <= 2 / 0.87962566 * deviation * 1.001) == (how == "he-truncated-normal")
 
 
+def test_he_fan_out_is_torchvision_s() -> None:
+    """What its ResNets call for convolutions, and nothing for the classifier."""
+    torch.manual_seed(0)
+    convolution, classifier = nn.Conv2d(16, 64, 3), nn.Linear(64, 1000)
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    torch.manual_seed(1)
+    initialize(nn.Sequential(convolution, classifier), "he-fan-out")
+    torch.manual_seed(1)
+    expected = torch.empty_like(convolution.weight)
+    nn.init.kaiming_normal_(expected, mode="fan_out", nonlinearity="relu")
+    torch.testing.assert_close(convolution.weight.detach(), expected)
+    assert not convolution.bias.any()
+    assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
+
+
 @pytest.mark.parametrize("how", ["he-normal", "he-truncated-normal"])
 def test_he_s_weights_keep_their_bits(how: str) -> None:
     """Results hang on these bits. In float64, since float32 would hide a deviation that is off in its last bits."""

@@ -77,7 +77,7 @@ def test_more_goldens_and_what_they_are_of(write_grid: Callable[..., Path]) -> N
         (
             "recipe: imagenet-chen2019\nfixed: {dataset: imagenet, block: bottleneck, depth: 50, ordering: li2018}",
             ("width", 64),
-            "1fd8ad9c2782",
+            "fc85ef49aa10",
         ),
     ):
         ((run_id, config),) = grid.load(write_grid(text)).runs()

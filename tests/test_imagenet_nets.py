@@ -188,3 +188,20 @@ def layers(config: RunConfig) -> set[str]:
     """Every different layer of a net, in torch's words."""
     with torch.device("meta"):
         return {repr(module) for module in build(config).modules() if not list(module.children())}
+
+
+@pytest.mark.parametrize("ordering", ["baseline-v1", "conv-relu-ic"])
+def test_what_shortcuts_hand_on_does_not_grow_at_first(make: Make, ordering: str) -> None:
+    """They have no norms: by fan-in, each projection would double the second moment."""
+    torch.manual_seed(0)
+    net = build(make(ordering=ordering, width=16))
+    ratios = []
+    for unit in net.units:
+        if isinstance(unit.shortcut, nn.Conv2d):
+            unit.shortcut.register_forward_hook(
+                lambda _, maps, out: ratios.append((out.square().mean() / maps[0].square().mean()).item())
+            )
+    with torch.no_grad():
+        net(torch.randn(16, 3, 64, 64))
+    assert ratios[0] == pytest.approx(0.5, rel=0.5)  # four times as many channels
+    assert ratios[1:] == pytest.approx([1, 1, 1], rel=0.5)
