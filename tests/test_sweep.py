@@ -342,7 +342,7 @@ def test_a_run_that_another_sweep_dies_on_is_taken_over(write_grid: WriteGrid, t
     runs = package.load_runs(tmp_path / "results")
     assert len(runs) == 6
     assert runs[["engine", "images_at_once"]].drop_duplicates().to_numpy().tolist() == [["eager", 40]]
-    assert "not replayed from a CUDA graph: there is no GPU" in (files.folder / "log.txt").read_text()
+    assert "engine: eager, since there is no GPU" in (files.folder / "log.txt").read_text()
 
 
 def test_a_run_that_raises_and_a_run_that_diverges(icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:

@@ -14,17 +14,17 @@ from icbench.config import RunConfig
 from icbench.data.device import DeviceData
 from icbench.data.source import Source
 from icbench.nets.resnet import Unit
-from icbench.procedure import together
+from icbench.procedure import batch_sizes, together
 from icbench.train.ranks import Ranks
 from icbench.train.replay import Recorded
 from icbench.train.state import State
 from icbench.train.steps import Eager, Step
 
+_MOST_COMPILED = 64
+
 
 class Engine(NamedTuple):
-    """How steps are done. images_at_once: see steps.Eager. reason: why they are not replayed from a graph though they
-    were to be; empty if they are, or were not to be.
-    """
+    """How steps are done. images_at_once: see steps.Eager. reason: why they are not done as they were to be, if so."""
 
     compiled: bool = False
     graph: bool = False
@@ -44,15 +44,14 @@ EAGER = Engine()
 
 def choose(wanted: str, config: RunConfig, data: Source, ranks: Ranks, images_at_once: int | None) -> Engine:
     """The engine of a run. wanted: a profile's `engine`: auto (a graph, where one is possible) or one of the names."""
-    parts = images_at_once if images_at_once and images_at_once < -(-config.recipe.batch_size // ranks.size) else None
+    largest = max(batch_sizes(config.recipe, config.procedures, data.train_count))
+    parts = images_at_once if images_at_once and images_at_once < -(-largest // ranks.size) else None
     obstacle = "" if wanted == "eager" else _obstacle(config, data, ranks, parts)
-    silent = wanted != "graph" and data.device.type != "cuda"
-    return Engine(
-        compiled=wanted == "compiled",
-        graph=wanted != "eager" and not obstacle,
-        images_at_once=parts,
-        reason="" if silent else obstacle,
-    )
+    reason = "" if wanted != "graph" and data.device.type != "cuda" else obstacle
+    compiled = wanted == "compiled"
+    if compiled and config.block == "lstm":
+        compiled, reason = False, "an LSTM has no residual units to compile"
+    return Engine(compiled, graph=wanted != "eager" and not obstacle, images_at_once=parts, reason=reason)
 
 
 def _obstacle(config: RunConfig, data: Source, ranks: Ranks, parts: int | None) -> str:
@@ -75,6 +74,7 @@ def _obstacle(config: RunConfig, data: Source, ranks: Ranks, parts: int | None) 
 def start(engine: Engine, config: RunConfig, state: State, data: Source, ranks: Ranks) -> Step:
     """Make ready to step."""
     if engine.compiled:
+        _make_room_for_compiled_units()
         for module in state.net.modules():
             if isinstance(module, Unit):  # not the whole net: equal units share what is compiled, in seconds
                 module.compile(dynamic=False)
@@ -82,3 +82,15 @@ def start(engine: Engine, config: RunConfig, state: State, data: Source, ranks: 
         assert isinstance(data, DeviceData)
         return Recorded(config, state, data)
     return Eager(config, state, data, ranks, engine.images_at_once)
+
+
+def _make_room_for_compiled_units() -> None:
+    """Forget those of the worker's run before, and have torch fail where it would go on uncompiled in silence.
+
+    Units of each stage, first and last ones, and each size of batch are compiled anew; torch gives up after 8.
+    """
+    from torch import _dynamo
+
+    _dynamo.reset()
+    _dynamo.config.recompile_limit = _MOST_COMPILED
+    _dynamo.config.fail_on_recompile_limit_hit = True

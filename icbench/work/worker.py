@@ -224,7 +224,7 @@ class _Worker:
         asked = self._assignment
         engine = choose(asked.engine, config, data, self._ranks, asked.images_at_once)
         if engine.reason:
-            write(f"not replayed from a CUDA graph: {engine.reason}")
+            write(f"engine: {engine}, since {engine.reason}")
         watcher = self._equipment.pulse.watch(files, config, write)
         try:
             self._ranks.broadcast(pickle.dumps((run_id, config)))
