@@ -227,7 +227,14 @@ class Two(Ranks):
         ("auto", {"norm": "zca", "width": 16}, "cuda", None, "eager", "zca"),
         ("auto", {"procedures": "[linear-dropout]"}, "cuda", None, "eager", "dropout rate"),
         ("auto", {"procedures": "[bigger-batch]"}, "cuda", 100, "eager", "in parts"),
-        ("compiled", {"block": "lstm", "ordering": "baseline", "depth": 1}, "cpu", None, "eager", "LSTM"),
+        (
+            "compiled",
+            {"block": "lstm", "ordering": "baseline", "depth": 1, "norm": "layer"},
+            "cpu",
+            None,
+            "eager",
+            "LSTM",
+        ),
     ],
 )
 def test_which_engine_a_run_has(
