@@ -16,7 +16,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from icbench import catalog, diagnosis
-from icbench.data import shards, store
+from icbench.data import imagefolder, shards, store
 from icbench.data.imagefolder import resized
 from icbench.data.prepare import prepare
 from icbench.errors import UserError
@@ -111,9 +111,42 @@ def test_a_damaged_image_is_named_and_nothing_is_left(photos: Path, tmp_path: Pa
     source = shutil.copytree(photos, tmp_path / "photos")
     damaged = source / "val" / "n10" / "n10_1.JPEG"
     damaged.write_bytes(b"no image at all")
-    with pytest.raises(UserError, match=r"val/n10/n10_1.JPEG: this image cannot be read: .* Fetch it again"):
+    why = "it is no image that Pillow knows"
+    with pytest.raises(UserError, match=rf"val/n10/n10_1.JPEG: this image cannot be packed: {why}. Fetch it again"):
         prepare("tiny", source, tmp_path / "data", lambda _: None)
     assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_all_damaged_images_are_found(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whatever shard they are; at most twenty are named. One is too long for a JPEG, once it is resized."""
+    monkeypatch.setattr(shards, "ROWS", 20)
+    source = shutil.copytree(photos, tmp_path / "photos")
+    damaged = [source / "train" / "n02" / f"n02_{number}.JPEG" for number in range(11)]
+    damaged += [source / "train" / "n10" / f"n10_{number}.JPEG" for number in range(11)]
+    for file in damaged:
+        file.write_bytes(b"no image at all")
+    Image.new("RGB", (4000, 1)).save(long := source / "train" / "n02" / "n02_0.JPEG", "JPEG")
+    told: list[str] = []
+    with pytest.raises(UserError) as caught:
+        prepare("tiny", source, tmp_path / "data", told.append)
+    first, *named, more, remedy = str(caught.value).splitlines()
+    assert (first, more, remedy) == ("22 images cannot be packed:", "and 2 more.", "Fetch them again.")
+    assert [line.partition(": ")[0] for line in named] == sorted(map(str, damaged))[:20]
+    why = "of 160000 x 40 pixels, once it is resized, it is too long for a JPEG."
+    assert named[0] == f"{long}: {why}"
+    assert named[1].endswith(": it is no image that Pillow knows.")
+    assert sum("The others are tried too" in line for line in told) == 1
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_hidden_files_and_folders_are_none(photos: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(photos, tmp_path / "photos")
+    for folder in (source / "train", source / "val" / "n03"):
+        (folder / ".hidden").mkdir()
+        (folder / ".hidden" / "a.png").write_bytes(b"no image")
+    (source / "val" / "n03" / "._n03_0.JPEG").write_bytes(b"no image")
+    train, test = imagefolder.find(source, "")
+    assert (train.classes, len(train.images), len(test.images)) == (("n02", "n03", "n1", "n10"), 48, 12)
 
 
 def test_an_image_cut_short_is_damaged(photos: Path, tmp_path: Path) -> None:
@@ -121,7 +154,7 @@ def test_an_image_cut_short_is_damaged(photos: Path, tmp_path: Path) -> None:
     for number, part in ((0, 0.7), (1, 0.7), (5, 0.7), (0, 0)):
         whole = (photos / "train" / "n02" / f"n02_{number}.JPEG").read_bytes()
         (tmp_path / "cut.JPEG").write_bytes(whole[: int(part * len(whole))])
-        with pytest.raises(UserError, match=r"cut.JPEG: this image cannot be read"):
+        with pytest.raises(UserError, match=r"cut.JPEG: this image cannot be packed"):
             resized(tmp_path / "cut.JPEG", SIDE)
 
 
@@ -149,8 +182,6 @@ def test_preparing_again(data: Path, photos: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["validation", "test"])
 def test_the_test_images_folder_has_several_names(name: str, photos: Path, tmp_path: Path) -> None:
-    from icbench.data import imagefolder
-
     source = shutil.copytree(photos, tmp_path / "photos")
     (source / "val").rename(source / name)
     assert len(imagefolder.find(source, "")[1].images) == 12
@@ -177,16 +208,18 @@ def test_sources_that_are_none(icbench_here: Icbench, photos: Path, tmp_path: Pa
     for image in (changed("hollow") / "val" / "n03").iterdir():
         image.unlink()
     write_photo(changed("more") / "val" / "n03" / "x.png", ((9, 9), "RGB", "PNG"), random)
+    (tmp_path / "f.tar").write_bytes(b"an archive")
     cases = {
+        "f.tar": f"f.tar: this is a file; unpack it into a directory. {shape}",
         "nowhere": "nowhere: there is no such directory.",
         "no-train": f"no-train: there is no train/ in it. {shape}",
         "no-val": f"no-val: there is no val/ in it. {shape}",
         "flat": "flat/val: there are no folders of classes here: images such as n",
         "fewer": "fewer/train: there are 3 folders, not 4.",
         "other": "other: train/ and val/ have not the same classes: n1.",
-        "missing": "missing/train: there are 47 images, not 48.",
+        "missing": f"missing/train: there are 47 images, not 48. Each class should have 12; n03 has 11. {shape}",
         "hollow": "hollow/val/n03: there are no images of this class. Known by: .jpg, ",
-        "more": "more/val: there are 13 images, not 12.",
+        "more": f"more/val: there are 13 images, not 12. Each class should have 3; n03 has 4. {shape}",
     }
     for source, words in cases.items():
         done = icbench_here("data", "prepare", "tiny", "--from", source)

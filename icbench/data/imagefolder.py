@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from icbench import __version__
-from icbench.console import duration
+from icbench.console import duration, plural
 from icbench.data import shards
 from icbench.data.shards import Row, Shard
 from icbench.errors import IcbenchError, UserError
@@ -41,6 +41,8 @@ _TEST_FOLDERS = ("val", "validation", "test")
 # As torchvision's ImageFolder has them.
 _ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _TELL_SECONDS = 10.0
+_NAMED = 20  # of the images that cannot be packed
+_LONGEST = 65500  # side of a JPEG that Pillow's library writes
 _LOCK = "lock"  # held by who fills a folder
 
 
@@ -53,15 +55,15 @@ class _Task:
     images: Sequence[tuple[Path, int]]
     side: int
 
-    def do(self, target: Path) -> Shard:
-        """Write the shard into the folder `target`."""
-        return shards.write(
-            target / self.file,
-            [
-                Row(resized(image, self.side), label, image.relative_to(self.folder).as_posix())
-                for image, label in self.images
-            ],
-        )
+    def do(self, target: Path) -> Shard | list[UserError]:
+        """Write the shard into the folder `target`; or what is wrong with its images, of all that cannot be packed."""
+        rows, wrong = [], []
+        for image, label in self.images:
+            try:
+                rows.append(Row(resized(image, self.side), label, image.relative_to(self.folder).as_posix()))
+            except UserError as error:
+                wrong.append(error)
+        return wrong or shards.write(target / self.file, rows)
 
 
 class Labelled(NamedTuple):
@@ -74,6 +76,8 @@ class Labelled(NamedTuple):
 
 def find(source: Path, shape: str) -> tuple[Labelled, Labelled]:
     """The training and the test images of an ImageFolder. Raises UserError, saying the `shape` it should have."""
+    if source.is_file():
+        raise UserError("this is a file; unpack it into a directory.", shape, file=source)
     if not source.is_dir():
         raise UserError("there is no such directory.", shape, file=source)
     test = next((source / name for name in _TEST_FOLDERS if (source / name).is_dir()), source / _TEST_FOLDERS[0])
@@ -90,7 +94,7 @@ def find(source: Path, shape: str) -> tuple[Labelled, Labelled]:
 
 def pack(train: Labelled, test: Labelled, target: Path, side: int, tell: Tell, processes: int | None = None) -> None:
     """Write both splits' shards into the folder `target`, whole or not at all, in so many processes (default: all
-    cores). Raises UserError for an image that cannot be read.
+    cores). Raises UserError for images that cannot be packed, once all have been tried.
     """
     # Whoever reads neighbours together must not get a single class. RandomState's stream is frozen by NumPy for good.
     order = np.random.RandomState(0).permutation(len(train.images))
@@ -105,25 +109,32 @@ def pack(train: Labelled, test: Labelled, target: Path, side: int, tell: Tell, p
 def resized(file: Path, side: int) -> bytes:
     """An image file as an RGB JPEG of that short side. Raises UserError, which names it, where it is damaged."""
     try:
-        content = file.read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-            if (image.format, image.mode, min(image.size)) == ("JPEG", "RGB", side):
-                return content
-            whole = image.convert("RGB")
+        return _packed(file.read_bytes(), side)
+    except UnidentifiedImageError:  # whose own words name no file here
+        reason = "it is no image that Pillow knows"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's, of damaged files
-        raise UserError(f"this image cannot be read: {error}.", "Fetch it again.", file=file) from None
-    width, height = whole.size
-    short = min(width, height)
+        reason = str(error)
+    raise UserError(f"this image cannot be packed: {reason}.", "Fetch it again.", file=file)
+
+
+def _packed(content: bytes, side: int) -> bytes:
+    with Image.open(io.BytesIO(content)) as image:
+        image.load()
+        if (image.format, image.mode, min(image.size)) == ("JPEG", "RGB", side):
+            return content
+        whole = image.convert("RGB")
+    short = min(whole.size)
     # Cut down to whole pixels, as torchvision does.
-    small = whole.resize((side * width // short, side * height // short), Image.Resampling.BILINEAR)
+    width, height = (side * length // short for length in whole.size)
+    if max(width, height) > _LONGEST:  # told before gigabytes are filled with it
+        raise ValueError(f"of {width} x {height} pixels, once it is resized, it is too long for a JPEG")
     stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=QUALITY)
+    whole.resize((width, height), Image.Resampling.BILINEAR).save(stream, "JPEG", quality=QUALITY)
     return stream.getvalue()
 
 
 def _labelled(folder: Path, shape: str) -> Labelled:
-    classes = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+    classes = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not _is_hidden(path.name)))
     if not classes:
         flat = next((path.name for path in sorted(folder.iterdir()) if _is_image(path.name)), None)
         problem = f"images such as {flat} lie in it side by side" if flat else "it is empty"
@@ -131,12 +142,7 @@ def _labelled(folder: Path, shape: str) -> Labelled:
         raise UserError(f"there are no folders of classes here: {problem}.", remedy, file=folder)
     images = []
     for label, name in enumerate(classes):
-        found = [
-            Path(place, file)
-            for place, _, files in sorted(os.walk(folder / name, followlinks=True))
-            for file in sorted(files)
-            if _is_image(file)
-        ]
+        found = sorted(_images_in(folder / name), key=lambda file: (str(file.parent), file.name))
         if not found:
             raise UserError(
                 "there are no images of this class.", f"Known by: {', '.join(_ENDINGS)}.", file=folder / name
@@ -145,8 +151,19 @@ def _labelled(folder: Path, shape: str) -> Labelled:
     return Labelled(folder, classes, images)
 
 
+def _images_in(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        yield from (Path(place, file) for file in files if _is_image(file))
+
+
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(_ENDINGS)
+    return name.lower().endswith(_ENDINGS) and not _is_hidden(name)
+
+
+def _is_hidden(name: str) -> bool:
+    """What systems leave beside one's own files, such as macOS's ._photo.JPEG."""
+    return name.startswith(".")
 
 
 def _tasks(split: str, folder: Path, images: Sequence[tuple[Path, int]], side: int) -> list[_Task]:
@@ -157,17 +174,23 @@ def _tasks(split: str, folder: Path, images: Sequence[tuple[Path, int]], side: i
 
 
 def _all_done(tasks: Sequence[_Task], folder: Path, processes: int, tell: Tell) -> tuple[Shard, ...]:
-    """Do tasks in so many processes; their shards, in order. Tells now and then how far it is."""
+    """Do tasks in so many processes; their shards, in order. Tells now and then how far it is.
+
+    Raises UserError for images that cannot be packed, after all tasks: who mends one needs to know of the others.
+    """
     began = told = time.monotonic()
-    done, images = 0, sum(len(task.images) for task in tasks)
+    done, images, failed = 0, sum(len(task.images) for task in tasks), False
     others = set(multiprocessing.active_children())
     # Not forked: whoever calls this may have threads, torch's for instance.
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(processes, len(tasks)), fresh, initializer=_end_with_parent) as pool:
-        futures = [pool.submit(task.do, folder) for task in tasks]
+        futures = {pool.submit(task.do, folder): task for task in tasks}
         try:
             for future in as_completed(futures):
-                done += future.result().rows
+                done += len(futures[future].images)
+                if isinstance(wrong := future.result(), list) and not failed:
+                    failed = True
+                    tell(f"{wrong[0]} The others are tried too, so that all such images are found; then it ends.")
                 now = time.monotonic()
                 if now - told >= _TELL_SECONDS and done < images:
                     told, left = now, (now - began) * (images - done) / done
@@ -178,7 +201,20 @@ def _all_done(tasks: Sequence[_Task], folder: Path, processes: int, tell: Tell) 
             if isinstance(error, BrokenProcessPool):
                 raise IcbenchError("a process that packs images was killed, perhaps for want of memory.") from None
             raise
-        return tuple(future.result() for future in futures)
+    outcomes = [future.result() for future in futures]
+    if wrong := [error for each in outcomes if isinstance(each, list) for error in each]:
+        raise _all_wrong(wrong)
+    return tuple(each for each in outcomes if isinstance(each, Shard))
+
+
+def _all_wrong(errors: Sequence[UserError]) -> UserError:
+    """One error of all of them, which are of images."""
+    if len(errors) == 1:
+        return errors[0]
+    named = sorted(f"{error.file}: {error.problem.partition('packed: ')[2]}" for error in errors)
+    more = [f"and {len(named) - _NAMED:,} more."] if len(named) > _NAMED else []
+    lines = [f"{plural(len(errors), 'image')} cannot be packed:", *named[:_NAMED], *more, "Fetch them again."]
+    return UserError("\n".join(lines))
 
 
 def _end_with_parent() -> None:

@@ -3,6 +3,7 @@
 """
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,9 +67,22 @@ def _pack(name: str, source: Path | None, folder: Path, tell: Tell) -> None:
         if len(split.classes) != dataset.CLASSES:
             raise UserError(f"there are {len(split.classes)} folders, not {dataset.CLASSES}.", shape, file=split.folder)
         if len(split.images) != count:
-            raise UserError(f"there are {len(split.images)} images, not {count}.", shape, file=split.folder)
+            problem = f"there are {len(split.images)} images, not {count}.{_odd_classes(split, count)}"
+            raise UserError(problem, shape, file=split.folder)
     tell(f"resizing {len(train.images)} training and {len(test.images)} test images to {folder}/")
     imagefolder.pack(train, test, folder, dataset.SHARDED_SIDE, tell)
+
+
+def _odd_classes(split: imagefolder.Labelled, count: int) -> str:
+    """A sentence on the classes that have other numbers of images than they should; empty where that cannot be told:
+    where not all should have as many, or most have not.
+    """
+    each, rest = divmod(count, len(split.classes))
+    counts = Counter(label for _, label in split.images)
+    odd = [f"{name} has {counts[label]}" for label, name in enumerate(split.classes) if counts[label] != each]
+    if rest or 2 * len(odd) > len(split.classes):
+        return ""
+    return f" Each class should have {each}; {', '.join(odd[:5])}{', ...' if len(odd) > 5 else '.'}"
 
 
 def _arrays(name: str, parts: archives.Archives, source: Path | None, tell: Tell) -> archives.Arrays:
