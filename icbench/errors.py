@@ -25,9 +25,12 @@ class UserError(IcbenchError):
         super().__init__(f"{where}{problem}" + (f" {remedy}" if remedy else ""))
 
 
-def suggest(word: object, valid: Iterable[str], *, what: str = "Valid") -> str:
-    """One or two sentences: the valid word nearest to `word`, if one is near, and all valid words."""
+def suggest(word: object, valid: Iterable[str], *, what: str = "Valid", cutoff: float = 0.5) -> str:
+    """One or two sentences: the valid word nearest to `word`, if one is near, and all valid words.
+
+    cutoff: how near, from 0 to 1, as difflib has it.
+    """
     words = sorted(valid)
-    near = difflib.get_close_matches(str(word), words, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(word), words, n=1, cutoff=cutoff)
     nearest = f"Did you mean {near[0]!r}? " if near else ""
     return f"{nearest}{what}: {', '.join(words) or '(none)'}."

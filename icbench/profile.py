@@ -16,6 +16,7 @@ _FOR_CLUSTERS = "For a cluster write executor: slurm, and see slurm/template.yam
 _DEVICES = ("auto", "cpu", "cuda")
 ENGINES = ("auto", "eager", "graph", "compiled")
 CHECKPOINT_MINUTES = 10.0
+_NEAR = 0.6  # of difflib's ratios of short words: slrum is near to slurm, fast is not near to auto
 _MOST = 4096  # workers, threads, nodes, GPUs of one of them
 
 
@@ -196,7 +197,7 @@ _Parser = Callable[[Any, str], Any]
 def _word(valid: tuple[str, ...]) -> _Parser:
     def parse(value: object, key: str) -> str:
         if value not in valid:
-            raise Mistake((key,), f"{key}: there is no {value!r}.", suggest(value, valid))
+            raise Mistake((key,), f"{key}: there is no {value!r}.", suggest(value, valid, cutoff=_NEAR))
         return str(value)
 
     return parse
@@ -403,6 +404,7 @@ def _slurm(data: Mapping[str, Any]) -> Slurm:
         fields["device"] = "cuda" if gpus else "cpu"
     profile = Slurm(**fields)
     _check_gpus(profile, fields)
+    _check_mps(profile)
     if profile.signal_seconds >= 60 * profile.time_limit:
         raise Mistake(
             ("signal_seconds",),
@@ -450,3 +452,16 @@ def _check_gpus(profile: Slurm, fields: Mapping[str, Any]) -> None:
             "(runs_per_gpu x threads).",
             f"Write at least {profile.runs_per_gpu * profile.threads}, or leave it away.",
         )
+
+
+def _check_mps(profile: Slurm) -> None:
+    """NVIDIA's service is for runs that share a GPU: started for others it costs time and can fail."""
+    if not profile.mps:
+        return
+    if profile.device == "cpu":
+        raise Mistake(("mps",), "mps: true, but this trains on the CPU.", "Leave it away, or write device: cuda.")
+    if profile.gpus_per_run > 1:
+        raise Mistake(("mps",), "mps: true, but a run has several GPUs (gpus_per_run).", "Leave it away.")
+    if profile.runs_per_gpu == 1 and not profile.automatic:
+        remedy = "Leave it away, or write runs_per_gpu: auto or a number from 2 up."
+        raise Mistake(("mps",), "mps: true, but each run has a GPU of its own.", remedy)

@@ -87,6 +87,12 @@ MISTAKES = {
     "a type and a number": (f"{SLURM}gpu_type: a100:4", 3, "should be the type alone"),
     "blanks": (f"{SLURM}partition: a b", 3, "should be a word, without blanks"),
     "a colon": (f'{SLURM}setup:\n  - export X="a: b"', 3, "in quotes, where there is a colon"),
+    "MPS on CPUs": (f"{SLURM}device: cpu\nruns_per_gpu: 2\nmps: true", 5, "this trains on the CPU. Leave it away, or"),
+    "MPS over GPUs": (f"{SLURM}gpus_per_node: 2\ngpus_per_run: 2\nmps: true", 5, "several GPUs (gpus_per_run). Leave"),
+    "MPS for one": (f"{SLURM}mps: true", 3, "has a GPU of its own. Leave it away, or write runs_per_gpu: auto or"),
+    "MPS for one, in words": (f"{SLURM}runs_per_gpu: 1\nmps: true", 4, "each run has a GPU of its own"),
+    "a word like none": ("engine: fast", 1, "there is no 'fast'. Valid: auto, compiled"),
+    "a word like one": ("engine: grpah", 1, "there is no 'grpah'. Did you mean 'graph'?"),
     "a word with lines": (f'{SLURM}account: "a\\nb"', 3, "should be a word"),
 }
 
@@ -100,6 +106,12 @@ def test_a_profile_s_mistake_is_named(case: str, write_grid: WriteGrid, monkeypa
         profile.load(str(file))
     assert str(caught.value).startswith(f"{file}:{line}: ")
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("runs", ["auto", "2"])
+def test_runs_that_share_a_gpu_may_do_so_by_mps(runs: str, write_grid: WriteGrid) -> None:
+    mine = profile.load(str(write_grid(f"{SLURM}runs_per_gpu: {runs}\nmps: true", "mine.yaml")))
+    assert mine.mps
 
 
 def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
