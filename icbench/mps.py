@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,13 @@ from icbench.errors import IcbenchError
 CONTROL = "nvidia-cuda-mps-control"
 _PATIENCE_SECONDS = 20.0
 _POLL_SECONDS = 0.05
+
+
+@contextmanager
+def pipe_folder() -> Iterator[Path]:
+    """A folder of this node while inside; in /tmp wherever $TMPDIR is, since paths of sockets have 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="icbench-mps-", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -26,10 +34,12 @@ def serving(folder: Path) -> Iterator[dict[str, str]]:
     Raises IcbenchError where it cannot be started.
     """
     mine = environment(folder)
+    # Clients count the GPUs that the service shows: from 0 again, if it had only some. Without, numbers mean the same.
+    own = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"} | mine
     for path in mine.values():
         Path(path).mkdir(parents=True, exist_ok=True)
     try:
-        subprocess.run([CONTROL, "-d"], env=os.environ | mine, check=True, capture_output=True, text=True)
+        subprocess.run([CONTROL, "-d"], env=own, check=True, capture_output=True, text=True)
     except FileNotFoundError:
         raise IcbenchError(f"mps: true, but there is no {CONTROL} on {os.uname().nodename}.") from None
     except subprocess.CalledProcessError as error:
@@ -38,7 +48,7 @@ def serving(folder: Path) -> Iterator[dict[str, str]]:
     try:
         yield mine
     finally:
-        subprocess.run([CONTROL], env=os.environ | mine, input="quit\n", check=False, capture_output=True, text=True)
+        subprocess.run([CONTROL], env=own, input="quit\n", check=False, capture_output=True, text=True)
 
 
 def wait_for(folder: Path) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """How NVIDIA's service for shared GPUs is started and ended. It needs a GPU: here a program of its name takes notes."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,27 @@ def test_the_service_runs_while_it_is_needed(monkeypatch: pytest.MonkeyPatch, tm
         assert notes.read_text().split() == ["-d", str(folder / "pipe")]
         assert mps.wait_for(folder) == environment
     assert notes.read_text().splitlines()[1].split() == [str(folder / "pipe"), "quit"]
+
+
+def test_the_service_shows_all_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """If it showed GPUs 2 and 3 alone, they would be its clients' 0 and 1."""
+    notes = install(tmp_path, monkeypatch)
+    program = tmp_path / mps.CONTROL
+    program.write_text(f'#!/bin/sh\necho "${{CUDA_VISIBLE_DEVICES-all}}" >> {notes}\n')
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    with mps.serving(tmp_path / "service") as environment:
+        assert "CUDA_VISIBLE_DEVICES" not in environment
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert notes.read_text().split() == ["all", "all"]
+
+
+def test_its_sockets_have_short_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with mps.pipe_folder() as folder:
+        assert folder.parent == Path("/tmp")
+        assert folder.is_dir()
+    assert not folder.exists()
 
 
 def test_it_ends_with_what_it_is_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

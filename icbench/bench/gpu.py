@@ -8,7 +8,6 @@ process, or as one net whose weights are stacked.
 import argparse
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -177,7 +176,7 @@ def _service(way: _Way) -> Iterator[None]:
     if not way.mps:
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="icbench-mps-") as folder, mps.serving(Path(folder)) as environment:
+    with mps.pipe_folder() as folder, mps.serving(folder) as environment:
         os.environ.update(environment)
         try:
             yield

@@ -3,11 +3,9 @@
 import argparse
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icbench.commands.plan import compare
@@ -57,7 +55,7 @@ def _shared_gpus(machine: "Local") -> Iterator[None]:
         return
     from icbench import mps
 
-    with tempfile.TemporaryDirectory(prefix="icbench-mps-") as folder, mps.serving(Path(folder)) as environment:
+    with mps.pipe_folder() as folder, mps.serving(folder) as environment:
         os.environ.update(environment)
         yield
 
