@@ -291,6 +291,8 @@ def test_busy_machines_are_said_to_be() -> None:
     assert conditions.warning(where | {"busy_at_start": False}) is None
     assert "busy: 3.5 processes" in str(conditions.warning(where | {"busy_at_start": True, "load_at_start": 3.5}))
     assert f"torch {where['libraries']['torch']}" in conditions.in_words(where)
+    assert ", 1 core, " in conditions.in_words(where | {"cores": 1})
+    assert ", 2 cores, " in conditions.in_words(where | {"cores": 2})
 
 
 @pytest.fixture(scope="module")
@@ -352,6 +354,10 @@ def test_a_table_for_people(icbench: Icbench) -> None:
         (["train", "--procedure", "svd"], "there is no procedure 'svd'. Did you mean 'svb'?"),
         (["train", "--dataset", "cifar"], "there is no 'cifar' to train on here. Did you mean 'cifar10'?"),
         (["train", "--repeats", "0"], "--repeats 0 should be above 0."),
+        (["train", "--device", "cpu", "--precision", "tf32"], "--precision tf32 needs an NVIDIA GPU. On a CPU: "),
+        (["train", "--device", "cpu", "--engine", "graph"], "--engine graph needs an NVIDIA GPU. On a CPU: "),
+        (["train", "--engine", "fused"], "invalid choice: 'fused'"),
+        (["train", "--engine", "streams"], "invalid choice: 'streams'"),
         (["train", "--loaders", "-1"], "--loaders should not be negative."),
         (["data", "--dataset", "digit"], "Did you mean 'digits'?"),
         (["data", "--seconds", "0"], "--seconds 0.0 should be above 0."),

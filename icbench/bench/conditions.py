@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from icbench.console import plural
 from icbench.machine import cores, visible_gpus
 from icbench.provenance import cpu_model, of_code
 
@@ -42,7 +43,7 @@ def in_words(found: dict[str, Any]) -> str:
     commit = f", commit {found['git_commit'][:10]}" if found["git_commit"] else ""
     changed = " with changes" if found["git_dirty"] else ""
     return (
-        f"{found['date'][:10]}, {found['cpu']}, {found['cores']} cores, {found['memory_gib']:g} GiB{gpus}; "
+        f"{found['date'][:10]}, {found['cpu']}, {plural(found['cores'], 'core')}, {found['memory_gib']:g} GiB{gpus}; "
         f"Python {found['python']}, torch {found['libraries']['torch']}, icbench {found['icbench_version']}"
         f"{commit}{changed}; load at the start {found['load_at_start']:g}"
     )

@@ -232,5 +232,7 @@ _COLUMNS = (
 )
 _NOTES = [
     "images/s, full runs an hour (all epochs of the recipe, without evaluations) and memory: of all runs together.",
+    "the plain loop is one run, alone on the GPU while it has its turn.",
+    "fused: the step is not recorded as a graph, so that it pays for Python, which graph and streams do not.",
     "streams of one process draw from one generator as they come, so that runs could not be repeated: for timing only.",
 ]

@@ -2,8 +2,9 @@
 
 Images stay PIL images and go through torchvision's transforms in a DataLoader; nets and batches are NCHW; the optimiser
 is torch.optim.Adam as it comes; the loss and the hits are read back with `.item()` in each step. What is icbench's is
-the maths, so that both sides train the same thing: the net, the recipe's decay by group, its shifts and flips. In shape
-it is kuangliu/pytorch-cifar and akamaster/pytorch_resnet_cifar10; `train` yields after each step, to be timed.
+the maths, so that both sides train the same thing: the net, the recipe's decay by group, its shifts and flips, and the
+precision: under float32 on a GPU its convolutions are IEEE's, where torch's default is TF32 (measure tf32 for that). In
+shape it is kuangliu/pytorch-cifar and akamaster/pytorch_resnet_cifar10; `train` yields after each step, to be timed.
 """
 
 from collections.abc import Iterator

@@ -48,7 +48,7 @@ class Streams(_Several):
 
 
 class Stacked(_Several):
-    """All trainings are one net."""
+    """All trainings are one net. Its step is not recorded as a graph, so that Python's time is in it."""
 
     def __init__(self, task: Task, images: Arrays):
         set_numerics(task.config.precision)

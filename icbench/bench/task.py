@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 # What trains, by name: the function that makes it of a Task and images. Each imports what it takes, and nothing for the
 # others. PLAIN is what they are compared with.
 PLAIN = "plain"
+OURS = ("icbench", "eager", "graph", "compiled")
 ENGINES = {
-    **dict.fromkeys(("icbench", "eager", "graph", "compiled"), "icbench.bench.ours.prepare"),
+    **dict.fromkeys(OURS, "icbench.bench.ours.prepare"),
     "streams": "icbench.bench.shared.Streams",
     "fused": "icbench.bench.shared.Stacked",
     PLAIN: "icbench.bench.plain.prepare",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from icbench.bench.findings import Column, Findings, Row, Table, Tell, digits, percent, spread
 from icbench.bench.measure import Comparison, Spread, in_turn
-from icbench.bench.task import ENGINES, PLAIN, Task, configuration, data_option, recipe_of
+from icbench.bench.task import OURS, PLAIN, Task, configuration, data_option, recipe_of
 from icbench.console import plural
 from icbench.errors import UserError, suggest
 from icbench.machine import cores, visible_gpus
@@ -122,8 +122,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     data_option(parser)
     parser.add_argument("--net", metavar="NET", action="append", help="such as resnet-20 (its default), resnet-110")
     parser.add_argument("--ordering", metavar="NAME", action="append", help="default: baseline and three IC orderings")
-    engines = sorted(set(ENGINES) - {PLAIN})
-    parser.add_argument("--engine", choices=engines, action="append", help="default: icbench")
+    parser.add_argument("--engine", choices=OURS, action="append", help="default: icbench")
     parser.add_argument(
         "--procedure",
         metavar="NAME",
@@ -160,12 +159,21 @@ def check(settings: Settings) -> None:
     for option in ("batch", "workers", "loaders"):
         if any(value < 0 for value in _all(getattr(settings, option))):
             raise UserError(f"--{option} should not be negative.")
-    if settings.device == "cuda" and not visible_gpus():
-        raise UserError("--device cuda: this machine has no NVIDIA GPU.", "Leave it out.")
+    _check_device(settings)
     for net in settings.nets:
         for ordering in settings.ordering:
             for procedure in settings.procedure or [None]:
                 _configuration(settings, net, ordering, procedure)
+
+
+def _check_device(settings: Settings) -> None:
+    if settings.device == "cuda" and not visible_gpus():
+        raise UserError("--device cuda: this machine has no NVIDIA GPU.", "Leave it out.")
+    if settings.torch_device == "cpu":
+        if settings.precision == "tf32":
+            raise UserError("--precision tf32 needs an NVIDIA GPU.", "On a CPU: --precision float32.")
+        if "graph" in settings.engine:
+            raise UserError("--engine graph needs an NVIDIA GPU.", "On a CPU: --engine eager or compiled.")
 
 
 def _all(value: int | tuple[int, ...]) -> tuple[int, ...]:
