@@ -123,6 +123,15 @@ def constant(kind: str, name: str, constant: str) -> str:
     return ""
 
 
+def flag(kind: str, name: str, constant: str, *, default: bool) -> bool:
+    """What a variant's file gives a name at its top, True or False."""
+    for node in _source(kind, name).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(given)], value=ast.Constant(bool(value))) if given == constant:
+                return value
+    return default
+
+
 @cache
 def load(kind: str, name: str) -> ModuleType:
     """Import a variant."""

@@ -70,6 +70,8 @@ _RUN = 0.1
 _RUN_COUNT = 4  # measurements' worth of belief in _RUN
 _OCCASION = 0.06  # the load of the day, common to what is run together
 _CANARY = 0.12  # what all steps of canaries have in common that whole runs do not
+_ENGINE = math.log(4)  # another engine is another program: replayed steps of small nets take from all to a fifth
+_PARTS = 0.4  # a batch done in parts, or in others
 _PRIOR_COUNT = 6
 
 # Seconds for a floating-point operation, on a core or a GPU of unknown make, and the deviation of its logarithm:
@@ -101,12 +103,15 @@ class Features(NamedTuple):
 
 class Place(NamedTuple):
     """Where and how: the device by its name, CPU threads, the ranks of a run; sharing: how many runs share a GPU, or
-    a core that has less than one for each thread."""
+    a core that has less than one for each thread; engine, images_at_once: as in rows of results, or as a profile asks
+    for them, of which a net has what it can (see _manner)."""
 
     device: str
     threads: int
     ranks: int
     sharing: float
+    engine: str
+    images_at_once: int | None
 
 
 class Observation(NamedTuple):
@@ -259,7 +264,7 @@ def paces(nets: Sequence[Features], place: Place, kind: str, observations: Itera
     observed = [each for each in observations if each.place.device == place.device][:_MOST_OBSERVED]
     effects = _Effects(nets, place, observed)
     base, deviation = _PACES[kind]
-    mean = math.log(base) + _shift(Place("", 1, 1, 1), place)[0]
+    mean = math.log(base) + _shift(Place("", 1, 1, 1, "", None), place)[0]
     prior = effects.prior(deviation)
     random = np.random.default_rng(0)
     run = _run_deviation(observed)
@@ -305,6 +310,24 @@ def _shift(here: Place, there: Place) -> tuple[float, float]:
     return sum(logs) / 2, math.sqrt(sum(log**2 for log in logs) / 12)
 
 
+def _manner(net: Features, place: Place) -> tuple[str, int | None]:
+    """By which engine, and in parts of how many images, a net is trained where `place` asks for them.
+
+    As icbench.train.engines chooses, but for procedures that change the dropout rate, which are not known here.
+    """
+    parts = place.images_at_once
+    if parts is not None and parts >= -(-net.batch_size // place.ranks):
+        parts = None
+    recordable = parts is None and place.ranks == 1 and _is_recordable(net.dataset, net.norm.partition(" ")[0])
+    return place.engine if recordable else place.engine.removesuffix("graph").strip() or "eager", parts
+
+
+@cache
+def _is_recordable(dataset: str, norm: str) -> bool:
+    is_sharded = hasattr(catalog.load("datasets", dataset), "SHARDED_SIDE")
+    return not is_sharded and catalog.flag("norms", norm, "CAPTURABLE", default=True)
+
+
 class _Effects:
     """The effects that the paces of some nets and observations are sums of, each with a number."""
 
@@ -316,12 +339,26 @@ class _Effects:
                 self._number(level)
         measured = {each.features for each in observed}
         for each in observed:
-            self._number(("net", each.features))
-            if each.place != place:
-                self._number(("place", each.place))
-            if each.is_canary:
-                self._number(("canary", None))
+            for level in self._own(each):
+                self._number(level)
         self._unseen = [net not in measured for net in nets]
+
+    def _own(self, each: Observation) -> list[tuple[str, object]]:
+        """The effects of an observation besides those of its net's features."""
+        levels: list[tuple[str, object]] = [("net", each.features)]
+        if each.place != self._place:
+            levels.append(("place", each.place))
+        (engine, parts), (wanted, wanted_parts) = (
+            _manner(each.features, each.place),
+            _manner(each.features, self._place),
+        )
+        if engine != wanted:
+            levels.append(("engine", engine))
+        if parts != wanted_parts:
+            levels.append(("parts", parts))
+        if each.is_canary:
+            levels.append(("canary", None))
+        return levels
 
     def _number(self, level: tuple[str, object]) -> int:
         return self._levels.setdefault(level, len(self._levels))
@@ -357,6 +394,10 @@ class _Effects:
                 return _NET
             case "canary":
                 return _CANARY
+            case "engine":
+                return _ENGINE
+            case "parts":
+                return _PARTS
             case "place":
                 assert isinstance(value, Place)
                 return max(_shift(self._place, value)[1], _NEGLIGIBLE)
@@ -368,9 +409,7 @@ class _Effects:
 
         matrix = np.zeros((count, len(self._levels)))
         for row, each in enumerate(self._observed):
-            levels = [("device", None), ("net", each.features), *_levels(each.features)]
-            levels += [("place", each.place)] if each.place != self._place else []
-            levels += [("canary", None)] if each.is_canary else []
+            levels = [("device", None), *self._own(each), *_levels(each.features)]
             matrix[row, [self._levels[level] for level in levels]] = 1
         return matrix
 
@@ -463,14 +502,21 @@ def runs_that_fit(peaks: Iterable[float], memory: float, cores: int | None = Non
 
 
 def source(nets: Sequence[Features], observations: Sequence[Observation], place: Place) -> dict[str, int]:
-    """What the estimate for these nets in a place rests on: runs and canaries of how many of them, and of others."""
+    """What the estimate for these nets in a place rests on: runs and canaries of how many of them, and of others;
+    nets_measured_otherwise: only by another engine, or in other parts."""
     here = [each for each in observations if each.place.device == place.device]
     wanted = set(nets)
-    ours = [each for each in here if each.features in wanted]
+    ours = [
+        each
+        for each in here
+        if each.features in wanted and _manner(each.features, each.place) == _manner(each.features, place)
+    ]
     return {
         "nets": len(wanted),
         "nets_measured": len({each.features for each in ours}),
         "runs": sum(each.runs for each in ours if not each.is_canary),
         "canaries": sum(each.is_canary for each in ours),
+        "nets_measured_otherwise": len(wanted.intersection(each.features for each in here))
+        - len({each.features for each in ours}),
         "other_nets_measured": len({each.features for each in here} - wanted),
     }

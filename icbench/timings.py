@@ -21,6 +21,7 @@ _MOST_OWN, _MOST_OTHERS = 300, 150
 _COLUMNS = (
     "cell_id", "config", "epochs", "train_seconds", "started_at", "finished_at", "attempts", "device", "threads",
     "world_size", "hostname",
+    "engine", "images_at_once",
 )  # fmt: skip
 
 
@@ -90,7 +91,14 @@ def _add_runs(timings: Timings, rows: list[dict[str, Any]], profiles: Mapping[st
             config = json.loads(row["config"])
             nets[row["cell_id"]] = features(config), config["split"]
         net, split = nets[row["cell_id"]]
-        place = Place(row["device"], row["threads"] or 1, row["world_size"] or 1, sharing)
+        place = Place(
+            row["device"],
+            row["threads"] or 1,
+            row["world_size"] or 1,
+            sharing,
+            row["engine"] or "eager",
+            row["images_at_once"],
+        )
         one = epoch_operations(net.dataset, split, net.block, net.depth, net.width)
         logs[net, place].append(math.log(seconds / row["epochs"] / one))
     for (net, place), paces in logs.items():

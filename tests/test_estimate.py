@@ -20,7 +20,7 @@ from icbench.estimate import Features, Group, Interval, Observation, Place
 from icbench.layout import Layout
 
 WriteGrid = Callable[..., Path]
-PLACE = Place("a device", 1, 1, 1.0)
+PLACE = Place("a device", 1, 1, 1.0, "eager", None)
 RNG = np.random.default_rng
 
 
@@ -111,6 +111,23 @@ def test_other_threads_and_sharing_help_by_anything_up_to_their_ratio() -> None:
         draws = np.log(estimate.paces([net()], place, "cpu", measured).draws[:, 0] / 4e-11)
         assert np.median(draws) == pytest.approx(shift / 2, abs=0.1)
         assert draws.std() == pytest.approx(abs(shift) / math.sqrt(12), rel=0.3)
+
+
+def test_what_another_engine_did_tells_little() -> None:
+    """Of a net that cannot be recorded as a graph, what it was measured by is what it will be trained by."""
+    graphs, expected = PLACE._replace(engine="graph"), {"batch": math.log(4), "zca": 0.0}
+    for norm, deviation in expected.items():
+        alike, other = (
+            estimate.paces([net(norm=norm)], place, "cuda", [Observation(net(norm=norm), PLACE, 4e-13, 20)])
+            for place in (PLACE, graphs)
+        )
+        added = np.log(other.draws[:, 0]).var() - np.log(alike.draws[:, 0]).var()
+        assert added == pytest.approx(deviation**2, rel=0.7, abs=0.01)
+    (same, alike) = (
+        estimate.source([net(norm=norm)], [Observation(net(norm=norm), PLACE, 1e-12)], graphs) for norm in expected
+    )
+    assert (same["runs"], same["nets_measured_otherwise"]) == (0, 1)
+    assert (alike["runs"], alike["nets_measured_otherwise"]) == (1, 0)
 
 
 @pytest.mark.parametrize(("measured", "slots"), [((0.0,), 1), ((0.3, 0.7), 3), ((1.0,), 2)])
@@ -223,7 +240,7 @@ def test_how_many_runs_fit_on_a_gpu(peaks: list[float], memory: float, cores: in
 
 
 def canary(features: Features, hardware: str, memory: int, device: str = "H100") -> timings.Canary:
-    place = Place(device, 1, 1, 1.0)
+    place = Place(device, 1, 1, 1.0, "graph", None)
     return timings.Canary(
         features, "test", place, hardware, 1e-4, 2e-5, 0.1, memory, 80 * GIGABYTE, 9, "2", "1", "h", ""
     )

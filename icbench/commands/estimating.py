@@ -117,7 +117,9 @@ def estimate(todo: "Plan", layout: "Layout", machine: "Profile") -> Costing:
     nets = [group.features for group in groups]
     machine, sharing = decide_sharing(machine, nets, known)
     name = _device(machine, known)
-    place = Place(name, machine.threads, machine.ranks, machine.sharing)
+    place = Place(
+        name, machine.threads, machine.ranks, machine.sharing, _expected_engine(machine), machine.images_at_once
+    )
     start = _START_SECONDS if groups else 0.0
     slots = max(1, machine.at_once(len(todo.missing)))
     if groups:
@@ -138,6 +140,13 @@ def _device(machine: "Profile", known: "Timings") -> str:
     if machine.executor == "local" and machine.device == "cpu":
         return provenance.cpu_device()
     return known.devices.get(_hardware(machine), "")
+
+
+def _expected_engine(machine: "Profile") -> str:
+    """The engine, as rows of results name it, of the runs that can have the profile's."""
+    compiled = "compiled" if machine.engine == "compiled" else ""
+    graph = "graph" if machine.device == "cuda" and machine.engine != "eager" else ""
+    return f"{compiled} {graph}".strip() or "eager"
 
 
 def _hardware(machine: "Profile") -> str:
@@ -299,6 +308,8 @@ def _source(costing: Costing) -> str:
     factor = f"within a factor of {costing.forecast.seconds.factor:.1f}"
     if source["other_nets_measured"]:
         return f"from FLOPs and {plural(source['other_nets_measured'], 'other net')} measured {where}: {factor}"
+    if source["nets_measured_otherwise"]:
+        return f"from FLOPs and what was measured of other engines {where}: {factor}; --canary measures a few steps"
     return f"from FLOPs alone, as nothing was measured {where} yet: {factor}; --canary measures a few steps"
 
 
@@ -421,7 +432,8 @@ def _measure(nets: "dict[Features, RunConfig]", layout: "Layout", machine: "Prof
             complain(f"note: {wording.cell(config)}: its canary failed: {answer}")
             continue
         mean = {key: _mean([each[key] for each in answer]) for key in answer[0]}
-        place = Place(mean.pop("device"), machine.threads, 1, machine.sharing)
+        engine, parts = mean.pop("engine"), mean.pop("images_at_once")
+        place = Place(mean.pop("device"), machine.threads, 1, machine.sharing, engine, parts)
         found.append(
             timings.Canary(
                 features=features,

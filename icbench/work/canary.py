@@ -1,4 +1,8 @@
-"""Trains nets for a few steps, in a process of its own, and measures them; see icbench/work/canaries.py."""
+"""Trains nets for a few steps, in a process of its own, and measures them; see icbench/work/canaries.py.
+
+Whatever engine the profile has is the canary's. NVIDIA's service for several processes of a GPU (a profile's `mps`) is
+not: canaries that share a GPU take turns there.
+"""
 
 import json
 import math
@@ -52,6 +56,8 @@ class Measured:
     """What a few steps told; see icbench.timings.Canary."""
 
     device: str
+    engine: str
+    images_at_once: int | None
     torch_version: str
     train_seconds_per_image: float
     test_seconds_per_image: float
@@ -104,8 +110,8 @@ class Training:
         self.steps = 0
         self._course = Course(config, self.data.train_count)
         self._upkeep = Upkeep(config, self.state.net, self.state.optimizer)
-        engine = choose(company.engine, config, self.data, ALONE, company.images_at_once)
-        self._train_on = start(engine, config, self.state, self.data, ALONE)
+        self.engine = choose(company.engine, config, self.data, ALONE, company.images_at_once)
+        self._train_on = start(self.engine, config, self.state, self.data, ALONE)
         self._train_on.begin_epoch(self.data.plan_epoch(seeds.generator(config.seed, "epoch", 1)))
 
     def step(self) -> None:
@@ -139,6 +145,8 @@ def measure(training: Training) -> Measured:
     memory, device_memory = _memory(training)
     return Measured(
         described["device"],
+        str(training.engine),
+        training.engine.images_at_once,
         described["torch_version"],
         step / training.batch_size,
         test,
