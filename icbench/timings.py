@@ -126,7 +126,7 @@ def busy_seconds(row: Mapping[str, Any]) -> float | None:
 @dataclass(frozen=True)
 class Canary:
     """What a few steps of a net told. memory: in bytes, the most that it had of the device's, and what that has in all;
-    of the CPU's, `device_memory` is None.
+    of the CPU's, `device_memory` is None. place.ranks: whose share of a batch was measured; the times are of one alone.
     """
 
     features: Features
@@ -172,9 +172,10 @@ def _add_canary(timings: Timings, content: dict[str, Any] | None) -> None:
         pace = canary.pace
     except (AssertionError, TypeError, KeyError, ImportError):
         return
-    timings.observations.append(Observation(canary.features, canary.place, pace, is_canary=True))
+    alone = canary.place._replace(ranks=1)
+    timings.observations.append(Observation(canary.features, alone, pace, is_canary=True))
     timings.devices[canary.hardware] = canary.place.device
-    if canary.device_memory is not None:
+    if canary.device_memory is not None and canary.place.ranks == 1:
         timings.memory[canary.hardware, canary.features] = (canary.memory, canary.device_memory)
 
 

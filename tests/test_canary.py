@@ -102,6 +102,20 @@ def test_what_is_measured(config: RunConfig, changes: dict[str, object]) -> None
     assert len(training.data.test_labels) == 359  # all are there again
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_rank_s_share_of_images_from_shards(write_grid: WriteGrid) -> None:
+    """No images but those of a batch count as memory, of which ImageNet has 187 GiB."""
+    text = (
+        "recipe: {name: imagenet-chen2019, batch_size: 6}\n"
+        "fixed: {dataset: imagenet, block: bottleneck, depth: 50, ordering: baseline}"
+    )
+    config = grid.load(write_grid(text)).runs()[0][1]
+    training = canary.Training(config, Company(1, 1, "cpu", ranks=4))
+    training.step()
+    assert training.batch_size == 2
+    assert canary._memory(training)[0] < 8 * 2**30
+
+
 def test_several_processes_measure_one_net_each_as_one(config: RunConfig) -> None:
     """Three nets by two processes: the fourth turn is the first net's again. What cannot be built says why."""
     wrong = replace(config, norm=Variant("group", (("epsilon", 1e-5), ("groups", 3))))

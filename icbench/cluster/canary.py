@@ -45,6 +45,7 @@ def measure(
         profile.device,
         engine=profile.engine,
         images_at_once=profile.images_at_once,
+        ranks=profile.ranks,
     )
     job = Executor(folder, code, f"icbench-canary.{token}", own).submit_one(_in_job, nets, company)
     told(f"submitted job {job.job_id}, which measures {len(nets)} nets; Ctrl-C cancels it")

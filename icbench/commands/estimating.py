@@ -297,7 +297,7 @@ def _source(costing: Costing) -> str:
         words
         for words, count in (
             (plural(source["runs"], "run"), source["runs"]),
-            (_canaries(source["canaries"]), source["canaries"]),
+            (_canaries(source["canaries"]) + _leaves_out(costing), source["canaries"]),
         )
         if count
     ]
@@ -311,6 +311,13 @@ def _source(costing: Costing) -> str:
     if source["nets_measured_otherwise"]:
         return f"from FLOPs and what was measured of other engines {where}: {factor}; --canary measures a few steps"
     return f"from FLOPs alone, as nothing was measured {where} yet: {factor}; --canary measures a few steps"
+
+
+def _leaves_out(costing: Costing) -> str:
+    """What canaries of the runs do not measure."""
+    from icbench.data.store import is_sharded
+
+    return " without decoding" if any(is_sharded(config.dataset) for config in costing.grouping.configs) else ""
 
 
 def _canaries(count: int) -> str:
@@ -433,7 +440,7 @@ def _measure(nets: "dict[Features, RunConfig]", layout: "Layout", machine: "Prof
             continue
         mean = {key: _mean([each[key] for each in answer]) for key in answer[0]}
         engine, parts = mean.pop("engine"), mean.pop("images_at_once")
-        place = Place(mean.pop("device"), machine.threads, 1, machine.sharing, engine, parts)
+        place = Place(mean.pop("device"), machine.threads, machine.ranks, machine.sharing, engine, parts)
         found.append(
             timings.Canary(
                 features=features,

@@ -20,7 +20,7 @@ _COMMAND = [sys.executable, "-P", "-c", "from icbench.work.canary import main; m
 @dataclass(frozen=True)
 class Company:
     """The processes: so many at once, each with so many threads, on these GPUs in turn (their names) or the CPU; and
-    what a profile says of how they train.
+    what a profile says of how they train. ranks: of how many that train a run together each has one's share of a batch.
     """
 
     processes: int
@@ -29,6 +29,7 @@ class Company:
     gpus: tuple[str, ...] = ()
     engine: str = "auto"
     images_at_once: int | None = None
+    ranks: int = 1
 
 
 # What was measured of a net, by each process that did; or why it could not be.

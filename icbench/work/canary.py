@@ -1,5 +1,8 @@
 """Trains nets for a few steps, in a process of its own, and measures them; see icbench/work/canaries.py.
 
+Of a data set that is read from shards, what comes after decoding is measured: random images are there already. Of a run
+that several GPUs share, one's share of a batch, without their exchange of gradients.
+
 Whatever engine the profile has is the canary's. NVIDIA's service for several processes of a GPU (a profile's `mps`) is
 not: canaries that share a GPU take turns there.
 """
@@ -25,16 +28,17 @@ import torch
 from icbench import catalog
 from icbench.config import RunConfig
 from icbench.data.device import DeviceData
+from icbench.data.store import is_sharded
 from icbench.estimate import image_counts
 from icbench.failure import in_words
 from icbench.procedure import together
 from icbench.train import hardware, seeds
 from icbench.train.course import Course
-from icbench.train.engines import choose, start
+from icbench.train.engines import Engine, choose, start
 from icbench.train.evaluation import evaluate
 from icbench.train.loop import Watcher, begin
 from icbench.train.numerics import set_numerics
-from icbench.train.ranks import ALONE
+from icbench.train.ranks import ALONE, Ranks
 from icbench.train.state import EpochRow, State
 from icbench.train.upkeep import Upkeep
 from icbench.work.canaries import Company
@@ -96,7 +100,9 @@ def main() -> None:
 
 
 class Training:
-    """A training of `config` at its beginning, on random images of the data set's shape; its batches are full."""
+    """A training of `config` at its beginning, on random images of the data set's shape; its batches are full, or a
+    rank's share of full ones.
+    """
 
     def __init__(self, config: RunConfig, company: Company):
         device = torch.device(company.device)
@@ -106,11 +112,11 @@ class Training:
         set_numerics(config.precision)
         with tempfile.TemporaryDirectory() as folder:
             self.state: State = begin(config, self.data, Path(folder) / "none", _Unwatched(), ALONE)
-        self.batch_size = min(config.recipe.batch_size, self.data.train_count)
+        self.batch_size = -(-min(config.recipe.batch_size, self.data.train_count) // company.ranks)
         self.steps = 0
         self._course = Course(config, self.data.train_count)
         self._upkeep = Upkeep(config, self.state.net, self.state.optimizer)
-        self.engine = choose(company.engine, config, self.data, ALONE, company.images_at_once)
+        self.engine = _engine(company, config, self.data)
         self._train_on = start(self.engine, config, self.state, self.data, ALONE)
         self._train_on.begin_epoch(self.data.plan_epoch(seeds.generator(config.seed, "epoch", 1)))
 
@@ -134,6 +140,14 @@ class Training:
             action()
         self.wait()
         return (time.perf_counter() - began) / times
+
+
+def _engine(company: Company, config: RunConfig, data: DeviceData) -> Engine:
+    """What a real run has, whose images may come from shards, and which other ranks may share."""
+    ranks = Ranks()
+    ranks.size = company.ranks
+    engine = choose(company.engine, config, data, ranks, company.images_at_once)
+    return engine._replace(graph=engine.graph and not is_sharded(config.dataset))
 
 
 def measure(training: Training) -> Measured:
@@ -234,15 +248,16 @@ def _forget_peak(device: torch.device) -> None:
 
 
 def _memory(training: Training) -> tuple[int, int | None]:
-    """The most that this training had of the device's memory, as if all images were there; that of the device, if a
-    GPU's.
+    """The most that this training had of the device's memory, as if all images were there that are to be; that of the
+    device, if a GPU's.
 
     On the CPU all of the process's counts.
     """
     config, data = training.config, training.data
     dataset = catalog.load("datasets", config.dataset)
     train, test = image_counts(config.dataset, config.split)
-    more = max(0, train + test - data.train_count - len(data.test_labels)) * math.prod(dataset.SHAPE)
+    absent = 0 if is_sharded(config.dataset) else max(0, train + test - data.train_count - len(data.test_labels))
+    more = absent * math.prod(dataset.SHAPE)
     if training.device.type == "cuda":
         properties = torch.cuda.get_device_properties(training.device)
         return torch.cuda.max_memory_reserved() + more, properties.total_memory
