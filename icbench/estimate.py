@@ -262,9 +262,9 @@ def paces(nets: Sequence[Features], place: Place, kind: str, observations: Itera
     import numpy as np
 
     observed = [each for each in observations if each.place.device == place.device][:_MOST_OBSERVED]
-    effects = _Effects(nets, place, observed)
+    effects = _Effects(nets, place, kind, observed)
     base, deviation = _PACES[kind]
-    mean = math.log(base) + _shift(Place("", 1, 1, 1, "", None), place)[0]
+    mean = math.log(base) + _shift(Place("", 1, 1, 1, "", None), place, kind)[0]
     prior = effects.prior(deviation)
     random = np.random.default_rng(0)
     run = _run_deviation(observed)
@@ -277,7 +277,7 @@ def paces(nets: Sequence[Features], place: Place, kind: str, observations: Itera
         noise = np.array([run**2 / each.runs + _OCCASION**2 for each in observed])
         seen = effects.matrix(count)
         gain = np.linalg.solve(seen @ prior @ seen.T + np.diag(noise), seen @ prior).T
-        shifts = [mean + _shift(place, each.place)[0] for each in observed]
+        shifts = [mean + _shift(place, each.place, kind)[0] for each in observed]
         residual = np.log([each.pace for each in observed]) - shifts
         centre = gain @ residual
         # Of the residuals' squared Mahalanobis length, whose expectation is `count`.
@@ -300,14 +300,17 @@ def _run_deviation(observed: list[Observation]) -> float:
     return math.sqrt(squares / (_RUN_COUNT + sum(each.runs - 1 for each in runs)))
 
 
-def _shift(here: Place, there: Place) -> tuple[float, float]:
-    """By how much the logarithm of a pace is more there than here, on one device: mean and deviation.
+def _shift(here: Place, there: Place, kind: str) -> tuple[float, float]:
+    """By how much the logarithm of a pace is more there than here, on one device of a kind: mean and deviation.
 
-    More threads or ranks make a run faster by anything between not at all and their ratio, and sharing slower.
+    More threads or ranks make a run faster by anything between not at all and their ratio, and sharing a GPU slower.
+    Runs that share a core take turns, which gains nothing.
     """
-    ratios = (here.threads / there.threads, here.ranks / there.ranks, there.sharing / here.sharing)
-    logs = [math.log(ratio) for ratio in ratios]
-    return sum(logs) / 2, math.sqrt(sum(log**2 for log in logs) / 12)
+    ratios = (here.threads / there.threads, here.ranks / there.ranks)
+    shared = math.log(there.sharing / here.sharing)
+    unsure = [*map(math.log, ratios), *([shared] if kind == "cuda" else [])]
+    mean = sum(unsure) / 2 + (0 if kind == "cuda" else shared)
+    return mean, math.sqrt(sum(log**2 for log in unsure) / 12)
 
 
 def _manner(net: Features, place: Place) -> tuple[str, int | None]:
@@ -331,8 +334,8 @@ def _is_recordable(dataset: str, norm: str) -> bool:
 class _Effects:
     """The effects that the paces of some nets and observations are sums of, each with a number."""
 
-    def __init__(self, nets: Sequence[Features], place: Place, observed: list[Observation]):
-        self._nets, self._observed, self._place = nets, observed, place
+    def __init__(self, nets: Sequence[Features], place: Place, kind: str, observed: list[Observation]):
+        self._nets, self._observed, self._place, self._kind = nets, observed, place, kind
         self._levels: dict[tuple[str, object], int] = {("device", None): 0, ("usual", None): 1}
         for net in dict.fromkeys([*nets, *(each.features for each in observed)]):
             for level in _levels(net):
@@ -400,7 +403,7 @@ class _Effects:
                 return _PARTS
             case "place":
                 assert isinstance(value, Place)
-                return max(_shift(self._place, value)[1], _NEGLIGIBLE)
+                return max(_shift(self._place, value, self._kind)[1], _NEGLIGIBLE)
         return _DEVIATIONS[name]
 
     def matrix(self, count: int) -> "Floats":

@@ -48,7 +48,7 @@ class Local:
     @property
     def sharing(self) -> float:
         """How many runs share a GPU, or a core that has less than one for each thread."""
-        return max(1.0, self.workers / len(self.gpus) if self.gpus else self.workers * self.threads / cores())
+        return local_sharing(self.workers, self.threads, len(self.gpus))
 
     @property
     def cores_a_gpu(self) -> int | None:
@@ -153,6 +153,11 @@ class Slurm:
 
 
 Profile = Local | Slurm
+
+
+def local_sharing(workers: int, threads: int, gpus: int) -> float:
+    """How many runs share a GPU of this machine, or, without any, a core that has less than one for each thread."""
+    return max(1.0, workers / gpus if gpus else workers * threads / cores())
 
 
 def resource(profile: Profile) -> tuple[str, float]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import socket
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from icbench import ledger, results
 from icbench.estimate import Features, Observation, Place, epoch_operations, features, image_counts
 from icbench.files import read_json, write_json
 from icbench.layout import Layout
-from icbench.profile import hardware
+from icbench.profile import hardware, local_sharing
 
 # Of runs that have files of their own, so many are looked at: the rest would tell little more, and take seconds to
 # read.
@@ -63,13 +64,16 @@ def _wanted(done: set[str], own: Collection[str], exactly: Collection[str]) -> s
 
 
 def _profiles(layout: Layout) -> dict[str, tuple[str, float]]:
-    """By run id: the hardware it was last submitted to, and how many runs shared a GPU there."""
+    """By run id: the hardware it was last submitted to, and how many runs shared a GPU there, or a core.
+
+    How many cores another host has is not known: there each thread counts as having its own.
+    """
     found: dict[str, tuple[str, float]] = {}
     for entry in ledger.entries(layout):
         profile = entry.profile
         sharing = 1.0
-        if entry.executor == "local" and profile.get("gpus"):
-            sharing = max(1.0, profile["workers"] / len(profile["gpus"]))
+        if entry.executor == "local" and (profile.get("gpus") or entry.hostname == socket.gethostname()):
+            sharing = local_sharing(profile["workers"], profile["threads"], len(profile["gpus"]))
         elif entry.executor == "slurm" and profile.get("device") == "cuda":
             sharing = float(profile.get("runs_per_gpu", 1))
         where = hardware(entry.executor, entry.hostname, profile)

@@ -106,11 +106,27 @@ def test_what_resembles_measured_nets_is_known_better() -> None:
 
 
 def test_other_threads_and_sharing_help_by_anything_up_to_their_ratio() -> None:
-    measured = [Observation(net(), PLACE, 4e-11, 20)]
+    measured = [Observation(net(), PLACE, 4e-13, 20)]
     for place, shift in ((PLACE._replace(threads=4), -math.log(4)), (PLACE._replace(sharing=8.0), math.log(8))):
-        draws = np.log(estimate.paces([net()], place, "cpu", measured).draws[:, 0] / 4e-11)
+        draws = np.log(estimate.paces([net()], place, "cuda", measured).draws[:, 0] / 4e-13)
         assert np.median(draws) == pytest.approx(shift / 2, abs=0.1)
         assert draws.std() == pytest.approx(abs(shift) / math.sqrt(12), rel=0.3)
+
+
+def test_runs_that_share_a_core_take_turns(small_sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight times the time, surely; and runs of a sweep that had more workers than cores are known as such."""
+    shared = PLACE._replace(sharing=8.0)
+    alone, turns = (
+        estimate.paces([net()], place, "cpu", [Observation(net(), PLACE, 4e-11, 20)]).draws for place in (PLACE, shared)
+    )
+    assert np.median(turns) / np.median(alone) == pytest.approx(8, rel=0.05)
+    assert np.log(turns).std() == pytest.approx(np.log(alone).std(), rel=0.1)
+    shutil.copytree(small_sweep, tmp_path / "results")
+    layout = Layout(tmp_path / "results")
+    (entry,) = ledger.entries(layout)
+    ledger.write(layout, replace(entry, profile=entry.profile | {"workers": 6, "threads": 2}))
+    monkeypatch.setattr(profile, "cores", lambda: 4)
+    assert {each.place.sharing for each in timings.read(layout, ()).observations} == {3.0}
 
 
 def test_what_another_engine_did_tells_little() -> None:
