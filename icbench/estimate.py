@@ -75,8 +75,11 @@ _PARTS = 0.4  # a batch done in parts, or in others
 _PRIOR_COUNT = 6
 
 # Seconds for a floating-point operation, on a core or a GPU of unknown make, and the deviation of its logarithm:
-# residual nets on current ones lie between 5 and 60 GFLOP/s a core, and 0.3 and 30 TFLOP/s a GPU.
+# residual nets on current ones lie between 5 and 60 GFLOP/s a core, and 0.3 and 30 TFLOP/s a GPU; on GPUs, ImageNet's
+# nets, whose operations are large ones, ten times that.
 _PACES = {"cpu": (1 / 2e10, 0.7), "cuda": (1 / 3e12, 1.3)}
+_LARGE_NETS = {"cpu": 1.0, "cuda": 10.0}
+_RANKS_EFFICIENCY = 0.9  # of several GPUs that share a run
 
 _DRAWS = 1000
 _MOST_DRAWN = 4_000_000  # numbers
@@ -263,9 +266,9 @@ def paces(nets: Sequence[Features], place: Place, kind: str, observations: Itera
 
     observed = [each for each in observations if each.place.device == place.device][:_MOST_OBSERVED]
     effects = _Effects(nets, place, kind, observed)
-    base, deviation = _PACES[kind]
-    mean = math.log(base) + _shift(Place("", 1, 1, 1, "", None), place, kind)[0]
-    prior = effects.prior(deviation)
+    here = _shift(Place("", 1, 1, 1, "", None), place, kind)[0]
+    means = np.array([_usual(net.dataset, kind) for net in nets]) + here
+    prior = effects.prior(_PACES[kind][1])
     random = np.random.default_rng(0)
     run = _run_deviation(observed)
     size = max(100, min(_DRAWS, _MOST_DRAWN // len(nets)))
@@ -277,7 +280,7 @@ def paces(nets: Sequence[Features], place: Place, kind: str, observations: Itera
         noise = np.array([run**2 / each.runs + _OCCASION**2 for each in observed])
         seen = effects.matrix(count)
         gain = np.linalg.solve(seen @ prior @ seen.T + np.diag(noise), seen @ prior).T
-        shifts = [mean + _shift(place, each.place, kind)[0] for each in observed]
+        shifts = [_usual(each.features.dataset, kind) + here + _shift(place, each.place, kind)[0] for each in observed]
         residual = np.log([each.pace for each in observed]) - shifts
         centre = gain @ residual
         # Of the residuals' squared Mahalanobis length, whose expectation is `count`.
@@ -287,10 +290,17 @@ def paces(nets: Sequence[Features], place: Place, kind: str, observations: Itera
         draws = draws - errors @ gain.T  # as far as the observations leave them open
     freedom = _PRIOR_COUNT + count
     stretch = np.sqrt(scale * freedom / random.chisquare(freedom, (size, 1)))
-    medians = mean + effects.of_nets(centre[None])[0]
+    medians = means + effects.of_nets(centre[None])[0]
     spread = effects.of_nets(draws) + effects.unseen * random.standard_normal((size, len(nets)))
     day = _OCCASION * random.standard_normal((size, 1))
     return Paces(np.exp(medians), np.exp(medians + stretch * spread + day), run)
+
+
+@cache
+def _usual(dataset: str, kind: str) -> float:
+    """The logarithm of the pace that a data set's nets have on a device of unknown make."""
+    are_large = catalog.constant("datasets", dataset, "NETS") == "imagenet"
+    return math.log(_PACES[kind][0] / (_LARGE_NETS[kind] if are_large else 1))
 
 
 def _run_deviation(observed: list[Observation]) -> float:
@@ -303,13 +313,14 @@ def _run_deviation(observed: list[Observation]) -> float:
 def _shift(here: Place, there: Place, kind: str) -> tuple[float, float]:
     """By how much the logarithm of a pace is more there than here, on one device of a kind: mean and deviation.
 
-    More threads or ranks make a run faster by anything between not at all and their ratio, and sharing a GPU slower.
-    Runs that share a core take turns, which gains nothing.
+    More threads make a run faster by anything between not at all and their ratio, and sharing a GPU slower. Runs that
+    share a core take turns, which gains nothing. Several ranks are nearly as efficient as one, or by far not.
     """
-    ratios = (here.threads / there.threads, here.ranks / there.ranks)
+    threads, ranks = math.log(here.threads / there.threads), math.log(here.ranks / there.ranks)
     shared = math.log(there.sharing / here.sharing)
-    unsure = [*map(math.log, ratios), *([shared] if kind == "cuda" else [])]
-    mean = sum(unsure) / 2 + (0 if kind == "cuda" else shared)
+    lost = math.log(_RANKS_EFFICIENCY) * ((here.ranks > 1) - (there.ranks > 1))
+    mean = threads / 2 + ranks + lost + shared * (0.5 if kind == "cuda" else 1)
+    unsure = (threads, ranks, shared if kind == "cuda" else 0.0)
     return mean, math.sqrt(sum(log**2 for log in unsure) / 12)
 
 

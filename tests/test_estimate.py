@@ -113,6 +113,15 @@ def test_other_threads_and_sharing_help_by_anything_up_to_their_ratio() -> None:
         assert draws.std() == pytest.approx(abs(shift) / math.sqrt(12), rel=0.3)
 
 
+def test_what_gpus_are_believed_to_do() -> None:
+    """ResNets of large images are ten times as efficient; four GPUs do 3.6 times as much as one."""
+    large = net()._replace(dataset="imagenet", block="bottleneck", depth=50)
+    found = estimate.paces([net(), large], PLACE, "cuda", [])
+    assert found.medians == pytest.approx([1 / 3e12, 1 / 3e13])
+    many = estimate.paces([net()], PLACE._replace(ranks=4), "cuda", [])
+    assert found.medians[0] / many.medians[0] == pytest.approx(3.6)
+
+
 def test_runs_that_share_a_core_take_turns(small_sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight times the time, surely; and runs of a sweep that had more workers than cores are known as such."""
     shared = PLACE._replace(sharing=8.0)
@@ -341,6 +350,7 @@ def test_what_exceeds_its_budget_is_not_begun(
     assert done.code == 2
     assert "the 1,000 missing runs need about" in done.err
     assert "exceeds the budget of 0.010 by" in done.err
+    assert "for a better one: icbench plan GRID --canary" in done.err
     assert [path.name for path in tmp_path.iterdir()] == ["grid.yaml"]
     whole = icbench_here("plan", "--no-build", "grid.yaml", "--json").json()["estimate"]["hours"]["estimate"]
     fit = int(done.err.split("Of these runs the first ")[1].split(",")[0])

@@ -232,13 +232,22 @@ def check_budget(budget: Budget | None, costing: Costing, todo: "Plan") -> None:
     if hours.estimate > budget.hours:
         over = hours.estimate / budget.hours - 1 if budget.hours else 0.0
         more = f" by {over:.0%}" if over else ""
+        remedy = f"Of these runs the first {_fitting(budget, costing, todo):,}, as the grid has them, fit in it."
+        if _is_from_operations(costing):
+            remedy += " The estimate is from FLOPs alone; for a better one: icbench plan GRID --canary"
         raise UserError(
             f"{todo.sweep.name}: the {plural(len(todo.missing), 'missing run')} need {whole}, which exceeds the budget "
             f"of {_number(budget.hours)}{more}. Nothing was begun.",
-            f"Of these runs the first {_fitting(budget, costing, todo):,}, as the grid has them, fit in it.",
+            remedy,
         )
     if hours.high > budget.hours:
         complain(f"note: the runs need {whole}: they may exceed the budget of {_number(budget.hours)}.")
+
+
+def _is_from_operations(costing: Costing) -> bool:
+    """Whether nothing was measured there."""
+    source = costing.source
+    return not any(source[key] for key in ("nets_measured", "nets_measured_otherwise", "other_nets_measured"))
 
 
 def _fitting(budget: Budget, costing: Costing, todo: "Plan") -> int:
