@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Wide enough that no table is cut where there is no terminal to fit into.
 _PIPE_WIDTH = 1000
 _EXIT_INTERRUPTED = 130
+YEAR_SECONDS = 365 * 86400
 
 
 def exit_code(program: str, run: Callable[[], int]) -> int:
@@ -109,7 +110,7 @@ def print_json(value: Any) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 4 s, 3 min 20 s, 2 h 05 min, 3 d 4 h."""
+    """Seconds as people say them: 4 s, 3 min 20 s, 2 h 05 min, 3 d 4 h, 1.4 years, 4,000 years."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -117,7 +118,10 @@ def duration(seconds: float) -> str:
         return f"{whole // 60} min {whole % 60:02d} s"
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+    if whole < YEAR_SECONDS:
+        return f"{whole // 86400} d {whole % 86400 // 3600} h"
+    years = seconds / YEAR_SECONDS
+    return f"{years:,.{1 if years < 10 else 0}f} years"
 
 
 def complain(words: str) -> None:

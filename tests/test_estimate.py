@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 from conftest import SMALL, Icbench
 from scipy import stats
 
-from icbench import estimate, grid, ledger, plan, profile, timings
+from icbench import console, estimate, grid, ledger, plan, profile, timings
 from icbench.commands import estimating
 from icbench.errors import UserError
 from icbench.estimate import Features, Group, Interval, Observation, Place
@@ -349,12 +350,29 @@ def test_what_exceeds_its_budget_is_not_begun(
     done = icbench_here(*command, "grid.yaml", "--budget", "0.01core-hours")
     assert done.code == 2
     assert "the 1,000 missing runs need about" in done.err
-    assert "exceeds the budget of 0.010 by" in done.err
+    assert re.search(r"which is \d+(\.\d)? times the budget of 0\.010 core-hours\. Nothing was begun", done.err)
     assert "for a better one: icbench plan GRID --canary" in done.err
     assert [path.name for path in tmp_path.iterdir()] == ["grid.yaml"]
     whole = icbench_here("plan", "--no-build", "grid.yaml", "--json").json()["estimate"]["hours"]["estimate"]
     fit = int(done.err.split("Of these runs the first ")[1].split(",")[0])
     assert fit == int(0.01 / (whole / 1000))
+    assert "None of them fits." in icbench_here(*command, "grid.yaml", "--budget", "0.000000001core-hours").err
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"),
+    [(2.001, "exceeds"), (3.0, "is 50% more than"), (10.0, "is 5.0 times"), (80.0, "is 40 times")],
+)
+def test_by_how_much_a_budget_is_exceeded(hours: float, words: str) -> None:
+    assert estimating._excess(hours, 2.0) == words
+
+
+def test_amounts_and_durations_that_are_little_or_long() -> None:
+    assert estimating._amount(Interval(1 / 3600, 0.5 / 3600, 2 / 3600), "gpu") == "1.0 gpu-seconds (0.50 to 2.0)"
+    assert estimating._amount(Interval(2.0, 1.0, 3.0), "gpu") == "2.0 gpu-hours (1.0 to 3.0)"
+    assert console.duration(3.1e7) == "358 d 19 h"
+    assert console.duration(4e7) == "1.3 years"
+    assert console.duration(4e10) == "1,268 years"
 
 
 def test_what_may_exceed_its_budget_is_told(icbench_here: Icbench, write_grid: WriteGrid) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from icbench.console import complain, duration, plural
+from icbench.console import YEAR_SECONDS, complain, duration, plural
 from icbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # A worker imports torch before it begins.
 _START_SECONDS = 5.0
 _MOST_NETS = 100
+_LITTLE_HOURS = 0.01
 _REMEDY = "Write a number and gpu-hours or core-hours, as in --budget 200gpu-hours."
 
 
@@ -227,21 +228,36 @@ def check_budget(budget: Budget | None, costing: Costing, todo: "Plan") -> None:
     """Raise UserError if the missing runs are expected to exceed the budget; say so if they may."""
     if budget is None or not todo.missing:
         return
-    hours, unit = costing.hours, f"{budget.resource}-hours"
-    whole = f"about {_number(hours.estimate)} {unit} ({_number(hours.low)} to {_number(hours.high)})"
+    hours, allowed = costing.hours, f"{_number(budget.hours)} {budget.resource}-hours"
+    whole = f"about {_amount(hours, budget.resource)}"
     if hours.estimate > budget.hours:
-        over = hours.estimate / budget.hours - 1 if budget.hours else 0.0
-        more = f" by {over:.0%}" if over else ""
-        remedy = f"Of these runs the first {_fitting(budget, costing, todo):,}, as the grid has them, fit in it."
+        fitting = _fitting(budget, costing, todo)
+        remedy = f"Of these runs the first {fitting:,}, as the grid has them, fit in it."
+        if not fitting:
+            remedy = "None of them fits."
         if _is_from_operations(costing):
             remedy += " The estimate is from FLOPs alone; for a better one: icbench plan GRID --canary"
         raise UserError(
-            f"{todo.sweep.name}: the {plural(len(todo.missing), 'missing run')} need {whole}, which exceeds the budget "
-            f"of {_number(budget.hours)}{more}. Nothing was begun.",
+            f"{todo.sweep.name}: the {plural(len(todo.missing), 'missing run')} need {whole}, which "
+            f"{_excess(hours.estimate, budget.hours)} the budget of {allowed}. Nothing was begun.",
             remedy,
         )
     if hours.high > budget.hours:
-        complain(f"note: the runs need {whole}: they may exceed the budget of {_number(budget.hours)}.")
+        complain(f"note: the runs need {whole}: they may exceed the budget of {allowed}.")
+
+
+def _excess(hours: float, budget: float) -> str:
+    """The verb that says by how much hours are more than a budget."""
+    ratio = hours / budget if budget else 1.0
+    if ratio < 1.01:
+        return "exceeds"
+    return f"is {ratio:,.{1 if ratio < 10 else 0}f} times" if ratio > 2 else f"is {ratio - 1:.0%} more than"
+
+
+def _amount(hours: "Interval", resource: str) -> str:
+    """Hours of a resource with their interval; what is little, in seconds."""
+    unit, shown = ("seconds", hours.times(3600)) if hours.estimate < _LITTLE_HOURS else ("hours", hours)
+    return f"{_number(shown.estimate)} {resource}-{unit} ({_number(shown.low)} to {_number(shown.high)})"
 
 
 def _is_from_operations(costing: Costing) -> bool:
@@ -262,13 +278,13 @@ def _fitting(budget: Budget, costing: Costing, todo: "Plan") -> int:
 
 def line(costing: Costing, todo: "Plan") -> str:
     """What the missing runs are expected to take."""
-    hours, finish, unit = costing.hours, costing.forecast.finish, f"{costing.resource}-hours"
-    moment = _moment(finish.estimate)
+    finish = costing.forecast.finish
+    moment = _moment(finish.estimate) if finish.estimate < YEAR_SECONDS else None
     at = f", at {moment:%Y-%m-%d %H:%M} if started now" if moment else ""
     queue = "" if costing.machine.executor == "local" else ", without waiting in the queue"
     return (
-        f"Estimate: {plural(len(todo.missing), 'run')}, {_number(hours.estimate)} {unit} "
-        f"({_number(hours.low)} to {_number(hours.high)}); done in {duration(finish.estimate)} "
+        f"Estimate: {plural(len(todo.missing), 'run')}, {_amount(costing.hours, costing.resource)}; "
+        f"done in {duration(finish.estimate)} "
         f"({duration(finish.low)} to {duration(finish.high)}){at}{queue}."
     )
 
@@ -288,10 +304,10 @@ def lines(costing: Costing, todo: "Plan") -> list[str]:
         words += [line(costing, todo), f"It comes {_source(costing)}. Intervals are of 90 %."]
         words += [costing.sharing] if costing.sharing else []
     if past := costing.past:
-        expected, unit = past.expected, f"{past.resource}-hours"
+        took = past.took if past.expected.estimate >= _LITTLE_HOURS else 3600 * past.took  # as _amount has it
         words.append(
-            f"{plural(past.runs, 'finished run')}: estimated {_number(expected.estimate)} {unit} "
-            f"({_number(expected.low)} to {_number(expected.high)}), took {_number(past.took)}: {past.error:+.0%}."
+            f"{plural(past.runs, 'finished run')}: estimated {_amount(past.expected, past.resource)}, "
+            f"took {_number(took)}: {past.error:+.0%}."
         )
     elif todo.finished:
         words.append("No estimate was made of the finished runs.")
