@@ -264,10 +264,12 @@ def paces(nets: Sequence[Features], place: Place, kind: str, observations: Itera
     """What the observations on the place's device, a `kind` of device (cpu, cuda), let expect of nets there."""
     import numpy as np
 
-    observed = [each for each in observations if each.place.device == place.device][:_MOST_OBSERVED]
+    here = [each for each in observations if each.place.device == place.device]
+    # Of too many, canaries stay: they are few, and may be all that is known of these nets.
+    observed = sorted(here, key=lambda each: not each.is_canary)[:_MOST_OBSERVED]
     effects = _Effects(nets, place, kind, observed)
-    here = _shift(Place("", 1, 1, 1, "", None), place, kind)[0]
-    means = np.array([_usual(net.dataset, kind) for net in nets]) + here
+    usual_shift = _shift(Place("", 1, 1, 1, "", None), place, kind)[0]
+    means = np.array([_usual(net.dataset, kind) for net in nets]) + usual_shift
     prior = effects.prior(_PACES[kind][1])
     random = np.random.default_rng(0)
     run = _run_deviation(observed)
@@ -280,7 +282,9 @@ def paces(nets: Sequence[Features], place: Place, kind: str, observations: Itera
         noise = np.array([run**2 / each.runs + _OCCASION**2 for each in observed])
         seen = effects.matrix(count)
         gain = np.linalg.solve(seen @ prior @ seen.T + np.diag(noise), seen @ prior).T
-        shifts = [_usual(each.features.dataset, kind) + here + _shift(place, each.place, kind)[0] for each in observed]
+        shifts = [
+            _usual(each.features.dataset, kind) + usual_shift + _shift(place, each.place, kind)[0] for each in observed
+        ]
         residual = np.log([each.pace for each in observed]) - shifts
         centre = gain @ residual
         # Of the residuals' squared Mahalanobis length, whose expectation is `count`.

@@ -123,6 +123,14 @@ def test_what_gpus_are_believed_to_do() -> None:
     assert found.medians[0] / many.medians[0] == pytest.approx(3.6)
 
 
+def test_canaries_count_where_there_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "_MOST_OBSERVED", 3)
+    runs = [Observation(net(width=width), PLACE, 5e-11) for width in (8, 32, 64)]
+    ours = Observation(net(), PLACE, 2e-10, is_canary=True)
+    (found,) = estimate.paces([net()], PLACE, "cpu", [*runs, ours]).medians
+    assert found == estimate.paces([net()], PLACE, "cpu", [ours, *runs[:2]]).medians[0]
+
+
 def test_runs_that_share_a_core_take_turns(small_sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight times the time, surely; and runs of a sweep that had more workers than cores are known as such."""
     shared = PLACE._replace(sharing=8.0)
