@@ -68,7 +68,7 @@ def test_a_canary_and_the_sweep_that_follows(icbench: Icbench, write_grid: Write
     (packs,), (seconds,) = entry["packs"], entry["estimate"]["seconds"]
     took = timings.read(Layout(tmp_path / "results"), packs).seconds
     ratios = [each / took[run_id] for run_id, each in zip(packs, seconds, strict=True)]
-    assert 0.5 < statistics.median(ratios) < 2
+    assert 1 / 3 < statistics.median(ratios) < 3  # other tests are at work meanwhile
     assert sorted((tmp_path / "results" / "canaries").iterdir()) == files
 
 
