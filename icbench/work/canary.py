@@ -31,7 +31,6 @@ from icbench.data.device import DeviceData
 from icbench.data.store import is_sharded
 from icbench.estimate import image_counts
 from icbench.failure import in_words
-from icbench.machine import keep_freed_memory
 from icbench.procedure import together
 from icbench.train import hardware, seeds
 from icbench.train.course import Course
@@ -83,7 +82,6 @@ def main() -> None:
     parent = os.getppid()
     print("ready", file=answers, flush=True)
     company, configs = pickle.load(sys.stdin.buffer)
-    keep_freed_memory()
     torch.set_num_threads(company.threads)
     training = None
     for config in configs:
