@@ -356,7 +356,7 @@ def test_a_data_set_of_photos_from_preparing_to_results(tmp_path: Path) -> None:
     sweep = ("sweep", "grid.yaml", "--profile", "one.yaml", "--no-build")
     undisturbed = started(*sweep, "--results", "undisturbed")
     sweeping = started(*sweep)
-    wait_for(lambda: list(tmp_path.glob("results/work/*/checkpoint.pt")))
+    wait_for(lambda: list(tmp_path.glob("results/**/checkpoint.pt")))
     killed(sweeping)
     assert not list(tmp_path.glob("results/runs/*"))
     ended(started(*sweep))

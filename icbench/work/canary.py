@@ -1,4 +1,4 @@
-"""Trains nets for a few steps, in a process of its own, and measures them; see icbench/work/canaries.py.
+"""Trains nets for a few steps, in a process of its own, and measures them; see icbench.work.canaries.
 
 Of a data set that is read from shards, what comes after decoding is measured: random images are there already. Of a run
 that several GPUs share, one's share of a batch, without their exchange of gradients.
