@@ -236,7 +236,8 @@ def test_a_full_disk(cluster: Cluster, undisturbed: Path) -> None:
     """Results on a small file system that fills up: nothing is corrupt, the job says so, the same command goes on."""
     cluster.write()
     cluster.results.mkdir()
-    cluster.slurm("mount", "-t", "tmpfs", "-o", "size=6m", "none", cluster.results)
+    # Room for the code that jobs run, compiled too (3 MiB), and two checkpoints with their successors.
+    cluster.slurm("mount", "-t", "tmpfs", "-o", "size=12m", "none", cluster.results)
     try:
         cluster.submit()
         cluster.wait_for_checkpoints(2)
