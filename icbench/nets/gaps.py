@@ -22,8 +22,12 @@ class GapDropout(nn.Dropout):
     The gates are exactly Bernoulli, up to the 53 bits of a double, but not those that nn.Dropout draws from a seed.
     """
 
+    def draws_gaps(self, x: Tensor) -> bool:
+        """Whether it is not nn.Dropout for x."""
+        return self.training and x.device.type == "cpu" and 0 < self.p <= _MOST
+
     def forward(self, input: Tensor) -> Tensor:
-        if self.training and input.device.type == "cpu" and 0 < self.p <= _MOST:
+        if self.draws_gaps(input):
             gated: Tensor = _Gate.apply(input, self.p)
             return gated
         return dropout(input, self.p, self.training)
@@ -32,7 +36,7 @@ class GapDropout(nn.Dropout):
 class _Gate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:
-        ctx.zeros, ctx.scale, ctx.layout = successes(x.numel(), rate), 1 / (1 - rate), _layout(x)
+        ctx.zeros, ctx.scale, ctx.layout = successes(x.numel(), rate), 1 / (1 - rate), layout(x)
         return _gated(x, ctx.zeros, ctx.scale, ctx.layout)
 
     @staticmethod
@@ -41,16 +45,22 @@ class _Gate(torch.autograd.Function):
         return _gated(gradient, ctx.zeros, ctx.scale, ctx.layout), None
 
 
-def _layout(x: Tensor) -> torch.memory_format:
+def layout(x: Tensor) -> torch.memory_format:
+    """How a dense x lies in memory."""
     channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def _gated(x: Tensor, zeros: Tensor, scale: float, layout: torch.memory_format) -> Tensor:
+def _gated(x: Tensor, zeros: Tensor, scale: float, lying: torch.memory_format) -> Tensor:
     """scale x, 0 at `zeros`, which count elements as they lie in memory in that layout."""
-    gated = x.contiguous(memory_format=layout) * scale
-    gated.as_strided((gated.numel(),), (1,)).index_fill_(0, zeros, 0.0)
+    gated = x.contiguous(memory_format=lying) * scale
+    zero(gated, zeros)
     return gated
+
+
+def zero(x: Tensor, places: Tensor) -> None:
+    """Zero the elements of a dense x at `places`, which count them as they lie in memory."""
+    x.as_strided((x.numel(),), (1,)).index_fill_(0, places, 0.0)
 
 
 def successes(count: int, rate: float) -> Tensor:

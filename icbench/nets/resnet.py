@@ -65,16 +65,23 @@ class Parts:
 
 
 class Unit(nn.Module):
-    """A residual unit: branch(x) + shortcut(x), then what the ordering puts after the addition."""
+    """A residual unit: branch(x) + shortcut(x), then what the ordering puts after the addition.
+
+    in_place: the branch's output may be overwritten with the sum.
+    """
 
     def __init__(self, branch: nn.Module, shortcut: nn.Module, after: nn.Module):
         super().__init__()
+        self.in_place = False
         self.branch = branch
         self.shortcut = shortcut
         self.after = after
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.after(self.branch(x) + self.shortcut(x))
+        branch, shortcut = self.branch(x), self.shortcut(x)
+        # Under autocast the two may have different precisions, whose sum has the higher.
+        in_place = self.in_place and branch.dtype == shortcut.dtype
+        out: Tensor = self.after(branch.add_(shortcut) if in_place else branch + shortcut)
         return out
 
 

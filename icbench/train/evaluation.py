@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from icbench.data.source import Source
+from icbench.nets.folded import folded
 from icbench.procedure import Procedure
 from icbench.train.numerics import autocast, dtype
 from icbench.train.ranks import ALONE, Ranks
@@ -68,6 +69,7 @@ def evaluate(
     top5 = torch.zeros_like(sums)
     correct = torch.zeros(count, dtype=torch.uint8, device=data.device)
     with procedures.evaluating(net, forwards):
+        run = net if data.device.type == "cuda" else folded(net)
         size = data.evaluation_batch * ranks.size
         data.expect([ranks.share(start, min(start + size, count)) for start in range(0, count, size)])
         for start, stop in batches(size):
@@ -76,7 +78,7 @@ def evaluate(
             if len(labels) == 0:
                 continue
             with autocast(precision, data.device):
-                logits = _logits(net, images)
+                logits = _logits(run, images)
                 loss = cross_entropy(logits, labels)
             sums += batch_sums(loss, logits, labels)
             correct[slice(*own)] = logits.argmax(dim=1) == labels

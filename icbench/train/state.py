@@ -15,6 +15,7 @@ from icbench import catalog
 from icbench.config import RunConfig
 from icbench.files import remove_leftovers, write_whole
 from icbench.nets.build import build
+from icbench.nets.in_place import work_in_place
 from icbench.train import numerics, parameters, seeds
 from icbench.train.ranks import ALONE, Ranks
 
@@ -63,6 +64,7 @@ class State:
         recipe = config.recipe
         torch.manual_seed(seeds.derive(config.seed, "initialization"))
         net = build(config)
+        work_in_place(net)
         net.to(device, numerics.dtype(config.precision), memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = catalog.load("optimizers", recipe.optimizer.name).build(
             parameters.groups(net, recipe.weight_decay), recipe.learning_rate, **dict(recipe.optimizer.options)

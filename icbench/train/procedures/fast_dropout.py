@@ -27,6 +27,7 @@ class _FastDropout(Procedure):
     def attach(self, net: "nn.Module") -> None:
         from torch import nn
 
+        from icbench.nets import fast_ic
         from icbench.nets.gaps import GapDropout
 
         gates = [(name, module) for name, module in net.named_modules() if type(module) is nn.Dropout]
@@ -34,3 +35,4 @@ class _FastDropout(Procedure):
             raise ValueError("there is no elementwise dropout, whose gates could be drawn faster")
         for name, gate in gates:
             net.set_submodule(name, GapDropout(gate.p))
+        fast_ic.join(net)
