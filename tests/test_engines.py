@@ -155,6 +155,16 @@ def test_parts_of_a_batch_are_equal_and_complete() -> None:
     assert list(parts(3, 4, 7)) == [(3, 4)]
 
 
+def test_all_ranks_have_as_many_parts() -> None:
+    """Five images and four take three parts on either rank; or four, since there is no half an image."""
+    first, second = Two(), Two()
+    second.rank = 1
+    for at_once, lengths in ((2, ([1, 2, 2], [1, 1, 2])), (1, ([1, 1, 1, 2], [1, 1, 1, 1])), (5, ([5], [4]))):
+        shares = [list(parts(10, 19, at_once, ranks)) for ranks in (first, second)]
+        assert tuple([b - a for a, b in share] for share in shares) == lengths
+        assert [row for share in shares for part in share for row in range(*part)] == list(range(10, 19))
+
+
 def test_gradients_of_parts_add_up_to_the_batch_s(tmp_path: Path) -> None:
     """With a norm that looks at each image alone; with batch normalisation each part is normalised by itself."""
     config = load(tmp_path, norm="layer", precision="float64", dropout=0)

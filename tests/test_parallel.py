@@ -18,18 +18,21 @@ import pytest
 import torch
 from test_train import Bits, Watcher, bits, digits, same
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from icbench import grid
-from icbench.config import RunConfig
+from icbench.config import RunConfig, Variant
 from icbench.errors import UserError
 from icbench.nets.build import build
 from icbench.nets.syncbatchnorm import SyncBatchNorm
 from icbench.plan import require_shares, smallest_batch
 from icbench.train import seeds
+from icbench.train.engines import EAGER, Engine
 from icbench.train.evaluation import Stopped
 from icbench.train.loop import train
 from icbench.train.ranks import ALONE, PeerLost, Ranks, join
 from icbench.train.state import State
+from icbench.train.steps import Eager
 
 CPU = torch.device("cpu")
 # 1438 images: seven batches of 201 and one of 31, which neither two, three nor four ranks share evenly.
@@ -184,11 +187,13 @@ class Told:
     error: str = ""
 
 
-def training(ranks: Ranks, config: RunConfig, checkpoint: Path, watchers: dict[int, Watcher]) -> Told:
+def training(
+    ranks: Ranks, config: RunConfig, checkpoint: Path, watchers: dict[int, Watcher], engine: Engine = EAGER
+) -> Told:
     """Train until the end, a stop or another rank's death; `watchers` by rank."""
     watcher = watchers.get(ranks.rank, Watcher())
     try:
-        state, _ = train(config, digits(config), checkpoint, watcher, ranks)
+        state, _ = train(config, digits(config), checkpoint, watcher, ranks, engine=engine)
     except (Stopped, PeerLost) as error:
         return Told(watcher, None, error=type(error).__name__)
     return Told(watcher, bits(state))
@@ -219,6 +224,37 @@ def test_without_synchronisation_it_is_another_training(pool: Pool, config: RunC
     first, second = pool.run(2, training, other, tmp_path / "shared.pt", {})
     assert not close(first.bits, expected, 1e-3)
     assert same(first.bits, second.bits)  # weights by the summed gradients, statistics the first rank's
+
+
+def test_ranks_do_batches_in_parts(pool: Pool, config: RunConfig, tmp_path: Path) -> None:
+    """With a norm that looks at each image alone, what one rank computes on whole batches."""
+    other = replace(config, norm=Variant("layer", (("epsilon", 1e-5),)))
+    expected = alone(other, tmp_path / "alone.pt")
+    for told in pool.run(2, training, other, tmp_path / "shared.pt", {}, Engine(images_at_once=20)):
+        assert close(told.bits, expected, 1e-10)
+
+
+def gradients_in_parts(ranks: Ranks, config: RunConfig) -> list[Tensor]:
+    """Of a first batch, of which 50 images may be done at once."""
+    data = digits(config)
+    state = State.fresh(config, CPU, ranks.rank)
+    ranks.attach(state.net)
+    step = Eager(config, state, data, ranks, 50)
+    step.begin_epoch(data.plan_epoch(seeds.generator(0, "epoch", 1)))
+    step(0, 201)
+    return [parameter.grad.clone() for parameter in state.net.parameters() if parameter.grad is not None]
+
+
+def test_parts_that_all_ranks_normalise_together(pool: Pool, config: RunConfig) -> None:
+    """The first rank's 101 images take three parts, so that the other's 100 are done in three as well."""
+    data, net = digits(config), State.fresh(config, CPU).net
+    images, labels = data.train_batch(data.plan_epoch(seeds.generator(0, "epoch", 1)), 0, 201, torch.float64)
+    for first, second in (((0, 33), (101, 134)), ((33, 67), (134, 167)), ((67, 101), (167, 201))):
+        rows = [*range(*first), *range(*second)]
+        (cross_entropy(net(images[rows]), labels[rows], reduction="sum") / 201).backward()
+    expected = [parameter.grad for parameter in net.parameters()]
+    for gradients in pool.run(2, gradients_in_parts, config):
+        torch.testing.assert_close(gradients, expected, rtol=1e-8, atol=1e-12)
 
 
 def test_a_checkpoint_goes_from_world_to_world(pool: Pool, config: RunConfig, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from icbench.config import RunConfig
 from icbench.data.source import Source
 from icbench.train.evaluation import batch_sums
 from icbench.train.numerics import autocast, dtype
-from icbench.train.ranks import Ranks
+from icbench.train.ranks import ALONE, Ranks
 from icbench.train.state import State
 
 
@@ -44,7 +44,7 @@ class Eager:
         state, whole = self._state, last - first
         sums = []
         state.optimizer.zero_grad(set_to_none=True)
-        for start, stop in parts(*self._ranks.share(first, last), self._at_once):
+        for start, stop in parts(first, last, self._at_once, self._ranks):
             images, labels = self._data.train_batch(self._plan, start, stop, dtype(self._precision))
             with autocast(self._precision, self._data.device):
                 logits = state.net(images)
@@ -58,9 +58,15 @@ class Eager:
             state.sums += batch_sums(*each)
 
 
-def parts(start: int, stop: int, at_once: int | None) -> Iterator[tuple[int, int]]:
-    """start..stop in as few ranges of at most `at_once` as there can be, whose lengths differ by one at most."""
-    count = stop - start
-    ranges = -(-count // at_once) if at_once else 1
+def parts(first: int, last: int, at_once: int | None, ranks: Ranks = ALONE) -> Iterator[tuple[int, int]]:
+    """A rank's share of first..last in ranges whose lengths differ by one at most: as few as leave no rank's longer
+    than `at_once`, and as many on every rank, since statistics over all ranks have them meet in each.
+
+    Where `at_once` is 1 and one rank's share is longer than another's, it has a range of two.
+    """
+    start, stop = ranks.share(first, last)
+    count, least = stop - start, (last - first) // ranks.size
+    most = -(-(last - first) // ranks.size)
+    ranges = min(least, -(-most // at_once)) if at_once else 1
     for index in range(ranges):
         yield start + index * count // ranges, start + (index + 1) * count // ranges
