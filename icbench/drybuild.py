@@ -17,6 +17,7 @@ from functools import cache
 from heapq import heapify, heappop, heapreplace
 from itertools import combinations
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 from icbench import plan, wording
@@ -36,7 +37,13 @@ _all_but_dropout_and_recipe = attrgetter(*(name for name in _FIELDS if name not 
 
 
 class Builder:
-    """The child process. As a context: it imports torch while the command reads on; leaving it ends the child."""
+    """The child process. As a context: it imports torch while the command reads on; leaving it ends the child.
+
+    data: where the data sets' files are, if not where they usually are; how many images they have may hang on them.
+    """
+
+    def __init__(self, data: Path | None = None):
+        self._data = data
 
     def __enter__(self) -> "Builder":
         self._said = tempfile.TemporaryFile()
@@ -45,7 +52,8 @@ class Builder:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},  # the nets are small
+            # The nets are small.
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | ({"ICBENCH_DATA": str(self._data)} if self._data else {}),
         )
         return self
 

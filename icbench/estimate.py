@@ -70,6 +70,7 @@ _RUN = 0.1
 _RUN_COUNT = 4  # measurements' worth of belief in _RUN
 _OCCASION = 0.06  # the load of the day, common to what is run together
 _CANARY = 0.12  # what all steps of canaries have in common that whole runs do not
+_DECODING = 0.5  # a run may wait for images, which a canary without decoding does not
 _ENGINE = math.log(4)  # another engine is another program: replayed steps of small nets take from all to a fifth
 _PARTS = 0.4  # a batch done in parts, or in others
 _PRIOR_COUNT = 6
@@ -120,7 +121,7 @@ class Place(NamedTuple):
 class Observation(NamedTuple):
     """What was measured of a net in a place. pace: seconds for a floating-point operation, the geometric mean of so
     many runs, or of a canary's steps; squares: the sum of the squared deviations of the runs' logarithms from their
-    mean.
+    mean. from_shards: of a canary, whether its images were read and decoded as a run's are.
     """
 
     features: Features
@@ -129,6 +130,12 @@ class Observation(NamedTuple):
     runs: int = 1
     squares: float = 0.0
     is_canary: bool = False
+    from_shards: bool = False
+
+    @property
+    def lacks_decoding(self) -> bool:
+        """Whether what came before a canary's batches is left out, which runs of its data set wait for."""
+        return self.is_canary and not self.from_shards and _is_sharded(self.features.dataset)
 
 
 class Interval(NamedTuple):
@@ -342,8 +349,12 @@ def _manner(net: Features, place: Place) -> tuple[str, int | None]:
 
 @cache
 def _is_recordable(dataset: str, norm: str) -> bool:
-    is_sharded = hasattr(catalog.load("datasets", dataset), "SHARDED_SIDE")
-    return not is_sharded and catalog.flag("norms", norm, "CAPTURABLE", default=True)
+    return not _is_sharded(dataset) and catalog.flag("norms", norm, "CAPTURABLE", default=True)
+
+
+@cache
+def _is_sharded(dataset: str) -> bool:
+    return hasattr(catalog.load("datasets", dataset), "SHARDED_SIDE")
 
 
 class _Effects:
@@ -376,6 +387,8 @@ class _Effects:
             levels.append(("parts", parts))
         if each.is_canary:
             levels.append(("canary", None))
+        if each.lacks_decoding:
+            levels.append(("decoding", None))
         return levels
 
     def _number(self, level: tuple[str, object]) -> int:
@@ -412,6 +425,8 @@ class _Effects:
                 return _NET
             case "canary":
                 return _CANARY
+            case "decoding":
+                return _DECODING
             case "engine":
                 return _ENGINE
             case "parts":
@@ -534,6 +549,7 @@ def source(nets: Sequence[Features], observations: Sequence[Observation], place:
         "nets_measured": len({each.features for each in ours}),
         "runs": sum(each.runs for each in ours if not each.is_canary),
         "canaries": sum(each.is_canary for each in ours),
+        "canaries_without_decoding": sum(each.lacks_decoding for each in ours),
         "nets_measured_otherwise": len(wanted.intersection(each.features for each in here))
         - len({each.features for each in ours}),
         "other_nets_measured": len({each.features for each in here} - wanted),

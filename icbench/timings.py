@@ -131,6 +131,7 @@ def busy_seconds(row: Mapping[str, Any]) -> float | None:
 class Canary:
     """What a few steps of a net told. memory: in bytes, the most that it had of the device's, and what that has in all;
     of the CPU's, `device_memory` is None. place.ranks: whose share of a batch was measured; the times are of one alone.
+    from_shards: whether images were read and decoded, and not random ones that were there already.
     """
 
     features: Features
@@ -147,6 +148,7 @@ class Canary:
     icbench_version: str
     hostname: str
     measured_at: str
+    from_shards: bool = False
 
     @property
     def pace(self) -> float:
@@ -177,7 +179,9 @@ def _add_canary(timings: Timings, content: dict[str, Any] | None) -> None:
     except (AssertionError, TypeError, KeyError, ImportError):
         return
     alone = canary.place._replace(ranks=1)
-    timings.observations.append(Observation(canary.features, alone, pace, is_canary=True))
+    timings.observations.append(
+        Observation(canary.features, alone, pace, is_canary=True, from_shards=canary.from_shards)
+    )
     timings.devices[canary.hardware] = canary.place.device
     if canary.device_memory is not None and canary.place.ranks == 1:
         timings.memory[canary.hardware, canary.features] = (canary.memory, canary.device_memory)

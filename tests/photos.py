@@ -1,5 +1,6 @@
 """A small ImageFolder with all that is odd about ImageNet's files, and the sharded data set `tiny` that it makes."""
 
+import ast
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -70,10 +71,11 @@ def tiny_registered(folder: Path) -> Iterator[ModuleType]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    load = catalog.load
+    load, source = catalog.load, catalog._source
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, module.__name__, module)
         patch.setattr(catalog, "load", lambda kind, name: module if name == "tiny" else load(kind, name))
+        patch.setattr(catalog, "_source", lambda kind, name: ast.parse(TINY) if name == "tiny" else source(kind, name))
         yield module
 
 

@@ -7,6 +7,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SMALL, Icbench, environment, wait_for
+from photos import prepare_tiny, tiny_registered
 
 from icbench import grid, timings
 from icbench.config import RunConfig, Variant
+from icbench.data import streamed
 from icbench.data.device import DeviceData
 from icbench.layout import Layout
 from icbench.train.state import State
@@ -114,6 +117,41 @@ def test_a_rank_s_share_of_images_from_shards(write_grid: WriteGrid) -> None:
     training.step()
     assert training.batch_size == 2
     assert canary._memory(training)[0] < 8 * 2**30
+
+
+@pytest.mark.usefixtures("quick")
+def test_images_from_shards_are_decoded_as_in_a_run(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the one thread that a run would have, whom each image takes so long here; where there are none, by nobody."""
+    decoded: list[int] = []
+    picture = streamed._Loader.picture
+
+    def slow(self: streamed._Loader, index: int, seed: int | None) -> torch.Tensor:
+        decoded.append(index)
+        time.sleep(0.03)
+        return picture(self, index, seed)
+
+    monkeypatch.setattr(streamed._Loader, "picture", slow)
+    with tiny_registered(tmp_path):
+        data = prepare_tiny(tmp_path)
+        recipe = replace(config.recipe, batch_size=20, subtract_pixel_mean=False, standardize_channels=True)
+        own = replace(config, dataset="tiny", recipe=recipe)
+        company = Company(1, 1, "cpu", ranks=2, data=data)
+        training = canary.Training(own, company)
+        for _ in range(3):
+            training.step()
+        # Half of either full batch of 48 images, and then of the first one again.
+        order = training._plan.order
+        assert decoded[:20] == [*order[:10], *order[20:30]]
+        wait_for(lambda: decoded[20:30] == [*order[:10]])
+        found = canary.measure(canary.Training(own, company))
+        assert found.from_shards
+        assert 0.02 < found.train_seconds_per_image < 0.06
+        assert 0.02 < found.test_seconds_per_image < 0.045  # none decodes for later steps meanwhile
+        without = canary.measure(canary.Training(own, replace(company, data=tmp_path)))
+        assert not without.from_shards
+        assert without.train_seconds_per_image < 0.02
 
 
 def test_several_processes_measure_one_net_each_as_one(config: RunConfig) -> None:

@@ -164,6 +164,22 @@ def test_what_another_engine_did_tells_little() -> None:
     assert (alike["runs"], alike["nets_measured_otherwise"]) == (1, 0)
 
 
+def test_a_canary_without_decoding_tells_less() -> None:
+    photos = net()._replace(dataset="imagenet")
+    whole = Observation(photos, PLACE, 4e-13, is_canary=True, from_shards=True)
+    rest = whole._replace(from_shards=False)
+    spreads = [np.log(estimate.paces([photos], PLACE, "cuda", [each]).draws[:, 0]).var() for each in (whole, rest)]
+    assert spreads[1] - spreads[0] == pytest.approx(0.5**2, rel=0.5)
+    for observations, words in (
+        ([whole], "a canary"),
+        ([rest], "a canary without decoding"),
+        ([rest, rest], "2 canaries without decoding"),
+        ([whole, rest], "2 canaries (1 of them without decoding)"),
+    ):
+        assert estimating._canaries(estimate.source([photos], observations, PLACE)) == words
+    assert not Observation(net(), PLACE, 1e-12, is_canary=True).lacks_decoding
+
+
 @pytest.mark.parametrize(("measured", "slots"), [((0.0,), 1), ((0.3, 0.7), 3), ((1.0,), 2)])
 def test_intervals_hold_the_truth_as_often_as_they_say(measured: tuple[float, ...], slots: int) -> None:
     """400 simulated logs whose effects are drawn with deviations from half to one and a half times those believed."""

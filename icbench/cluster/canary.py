@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from icbench.cluster import frozen, slurm
@@ -26,9 +27,10 @@ _MINUTES, _MINUTES_A_NET = 5, 0.5
 
 
 def measure(
-    nets: list[RunConfig], profile: Slurm, layout: Layout, told: Callable[[str], object]
+    nets: list[RunConfig], profile: Slurm, layout: Layout, data: Path, told: Callable[[str], object]
 ) -> tuple[list[Answer], str]:
     """Have nets measured by a job of one GPU, or of one node without any, as busy as the profile's; and on which host.
+    data: where the data sets' files are.
 
     Waits for the job, which an interruption cancels; `told` hears its id and its states. Raises SlurmError,
     IcbenchError.
@@ -46,6 +48,8 @@ def measure(
         engine=profile.engine,
         images_at_once=profile.images_at_once,
         ranks=profile.ranks,
+        data=data,
+        cores=profile.cpus_per_task,
     )
     job = Executor(folder, code, f"icbench-canary.{token}", own).submit_one(_in_job, nets, company)
     told(f"submitted job {job.job_id}, which measures {len(nets)} nets; Ctrl-C cancels it")

@@ -12,6 +12,8 @@ from icbench.console import YEAR_SECONDS, complain, duration, plural
 from icbench.errors import UserError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from icbench.config import RunConfig
     from icbench.estimate import Features, Forecast, Grouping, Interval, Place
     from icbench.layout import Layout
@@ -322,7 +324,7 @@ def _source(costing: Costing) -> str:
         words
         for words, count in (
             (plural(source["runs"], "run"), source["runs"]),
-            (_canaries(source["canaries"]) + _leaves_out(costing), source["canaries"]),
+            (_canaries(source), source["canaries"]),
         )
         if count
     ]
@@ -338,15 +340,10 @@ def _source(costing: Costing) -> str:
     return f"from FLOPs alone, as nothing was measured {where} yet: {factor}; --canary measures a few steps"
 
 
-def _leaves_out(costing: Costing) -> str:
-    """What canaries of the runs do not measure."""
-    from icbench.data.store import is_sharded
-
-    return " without decoding" if any(is_sharded(config.dataset) for config in costing.grouping.configs) else ""
-
-
-def _canaries(count: int) -> str:
-    return "a canary" if count == 1 else f"{count} canaries"
+def _canaries(source: dict[str, int]) -> str:
+    count, undecoded = source["canaries"], source["canaries_without_decoding"]
+    some = f" ({undecoded} of them without decoding)" if undecoded else ""
+    return ("a canary" if count == 1 else f"{count} canaries") + (" without decoding" if undecoded == count else some)
 
 
 def record(costing: Costing, todo: "Plan", budget: Budget | None) -> dict[str, Any]:
@@ -394,8 +391,9 @@ def _number(hours: float) -> str:
     return f"{hours:,.{max(0, 1 - math.floor(math.log10(hours)))}f}"
 
 
-def measure(todo: "Plan", layout: "Layout", machine: "Profile", *, again: bool) -> None:
+def measure(todo: "Plan", layout: "Layout", machine: "Profile", data: "Path | None", *, again: bool) -> None:
     """Measure a few steps of each different net that is missing, where the profile leads, and keep what they tell.
+    data: as `--data` has it.
 
     What was measured already only `again`. A profile that leaves open how many runs share a GPU has its nets measured
     with one there, and, once that tells how many, with so many. Raises IcbenchError.
@@ -409,12 +407,13 @@ def measure(todo: "Plan", layout: "Layout", machine: "Profile", *, again: bool) 
     if machine.automatic:
         memory = timings.read(layout, ()).memory
         where = _hardware(machine)
-        _measure({net: config for net, config in nets.items() if again or (where, net) not in memory}, layout, machine)
+        unknown = {net: config for net, config in nets.items() if again or (where, net) not in memory}
+        _measure(unknown, layout, machine, data)
         decided, _ = decide_sharing(machine, list(nets), timings.read(layout, ()))
         again = again and decided.sharing != machine.sharing
         machine = decided
     if again:
-        _measure(nets, layout, machine)
+        _measure(nets, layout, machine, data)
 
 
 def _different(todo: "Plan") -> "dict[Features, RunConfig]":
@@ -440,9 +439,10 @@ def _different(todo: "Plan") -> "dict[Features, RunConfig]":
     return {features: config for features, config in nets.items() if config in some}
 
 
-def _measure(nets: "dict[Features, RunConfig]", layout: "Layout", machine: "Profile") -> None:
+def _measure(nets: "dict[Features, RunConfig]", layout: "Layout", machine: "Profile", data: "Path | None") -> None:
     from icbench import __version__, timings, wording
     from icbench.cluster import canary
+    from icbench.data import store
     from icbench.estimate import Place
     from icbench.profile import Local
     from icbench.work import canaries
@@ -450,14 +450,21 @@ def _measure(nets: "dict[Features, RunConfig]", layout: "Layout", machine: "Prof
     configs = list(nets.values())
     if not configs:
         return
+    data = store.directory(data).absolute()
     if isinstance(machine, Local):
         complain(f"measuring a few steps of {plural(len(nets), 'net')}, {machine.workers} at a time")
         company = canaries.Company(
-            machine.workers, machine.threads, machine.device, machine.gpus, machine.engine, machine.images_at_once
+            machine.workers,
+            machine.threads,
+            machine.device,
+            machine.gpus,
+            machine.engine,
+            machine.images_at_once,
+            data=data,
         )
         answers, host = canaries.measure(configs, company), socket.gethostname()
     else:
-        answers, host = canary.measure(configs, machine, layout, complain)
+        answers, host = canary.measure(configs, machine, layout, data, complain)
     found = []
     for features, config, answer in zip(nets, configs, answers, strict=True):
         if isinstance(answer, str):

@@ -23,6 +23,7 @@ def add(commands: "Commands") -> None:
     parser = commands.add_parser("plan", help="show a grid's runs, what is done and missing, and the packs")
     arguments.grid(parser)
     arguments.results(parser)
+    arguments.data(parser)
     arguments.profile(parser)
     arguments.no_build(parser)
     parser.add_argument(
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from icbench import drybuild, grid, profile
     from icbench.commands import estimating
 
-    with nullcontext() if args.no_build else drybuild.Builder() as builder:
+    with nullcontext() if args.no_build else drybuild.Builder(args.data) as builder:
         sweep, machine = grid.load(args.grid), profile.load(args.profile)
         budget = estimating.parse_budget(args.budget, machine)
         if builder:
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         if builder:
             builder.judge(sweep)
     if args.canary:
-        estimating.measure(todo, layout, machine, again=True)
+        estimating.measure(todo, layout, machine, args.data, again=True)
     costing = estimating.estimate(todo, layout, machine)
     show(todo, costing, budget, as_json=args.json)
     estimating.check_budget(budget, costing, todo)

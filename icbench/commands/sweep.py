@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             signal.signal(number, _interrupt)
     if todo.missing:
         if machine.automatic:
-            estimating.measure(todo, layout, machine, again=False)
+            estimating.measure(todo, layout, machine, args.data, again=False)
         costing = estimating.estimate(todo, layout, machine)
         estimating.check_budget(budget, costing, todo)
         _record(sweep, layout, needed=True)
@@ -119,7 +119,7 @@ def _check(todo: "Plan", machine: "Profile", args: argparse.Namespace) -> None:
     """Raise UserError for what would make runs fail for sure, such as a missing data set or an impossible net."""
     from icbench import drybuild
 
-    with drybuild.Builder() if todo.missing and not args.no_build else nullcontext() as builder:
+    with drybuild.Builder(args.data) if todo.missing and not args.no_build else nullcontext() as builder:
         if builder:
             missing = {run_id for run_id, _ in todo.missing}
             builder.send(cell for cell in todo.sweep.cells if not missing.isdisjoint(cell.run_ids))

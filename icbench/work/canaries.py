@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 from icbench.config import RunConfig
@@ -21,6 +22,8 @@ _COMMAND = [sys.executable, "-P", "-c", "from icbench.work.canary import main; m
 class Company:
     """The processes: so many at once, each with so many threads, on these GPUs in turn (their names) or the CPU; and
     what a profile says of how they train. ranks: of how many that train a run together each has one's share of a batch.
+    data: where the data sets' files are, if not where they usually are. cores: how many a worker has; None: all of this
+    process's.
     """
 
     processes: int
@@ -30,6 +33,8 @@ class Company:
     engine: str = "auto"
     images_at_once: int | None = None
     ranks: int = 1
+    data: Path | None = None
+    cores: int | None = None
 
 
 # What was measured of a net, by each process that did; or why it could not be.

@@ -1,7 +1,9 @@
 """Trains nets for a few steps, in a process of its own, and measures them; see icbench.work.canaries.
 
-Of a data set that is read from shards, what comes after decoding is measured: random images are there already. Of a run
-that several GPUs share, one's share of a batch, without their exchange of gradients.
+Of a data set that is read from shards, where these are there, images are read and decoded as in a run, by as many
+threads: the first ones of an epoch, which the system may still have in memory. Where they are not, what comes after
+decoding is measured, on random images. Of a run that several GPUs share, one's share of a batch, without their exchange
+of gradients.
 
 Whatever engine the profile has is the canary's. NVIDIA's service for several processes of a GPU (a profile's `mps`) is
 not: canaries that share a GPU take turns there.
@@ -15,12 +17,12 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,9 +30,10 @@ import torch
 from icbench import catalog
 from icbench.config import RunConfig
 from icbench.data.device import DeviceData
-from icbench.data.store import is_sharded
+from icbench.data.store import file_of, is_sharded
 from icbench.estimate import image_counts
 from icbench.failure import in_words
+from icbench.machine import cores
 from icbench.procedure import together
 from icbench.train import hardware, seeds
 from icbench.train.course import Course
@@ -42,6 +45,10 @@ from icbench.train.ranks import ALONE, Ranks
 from icbench.train.state import EpochRow, State
 from icbench.train.upkeep import Upkeep
 from icbench.work.canaries import Company
+from icbench.work.equipment import streamed
+
+if TYPE_CHECKING:
+    from icbench.data.streamed import StreamedData
 
 _WARM_UP = 2
 # Measured until the mean of the stretches is known so well, or so long.
@@ -69,6 +76,7 @@ class Measured:
     memory: int
     device_memory: int | None
     steps: int
+    from_shards: bool
 
 
 def main() -> None:
@@ -100,33 +108,49 @@ def main() -> None:
 
 
 class Training:
-    """A training of `config` at its beginning, on random images of the data set's shape; its batches are full, or a
-    rank's share of full ones.
+    """A training of `config` in its first epoch, of whose batches only the full ones are done, or the first rank's
+    share of them; again and again where there are few.
     """
 
     def __init__(self, config: RunConfig, company: Company):
         device = torch.device(company.device)
         _forget_peak(device)
         self.config, self.device = config, device
-        self.data = _data(config, device)
+        self.data = _data(config, company)
         set_numerics(config.precision)
         with tempfile.TemporaryDirectory() as folder:
             self.state: State = begin(config, self.data, Path(folder) / "none", _Unwatched(), ALONE)
-        self.batch_size = -(-min(config.recipe.batch_size, self.data.train_count) // company.ranks)
+        self._whole = min(config.recipe.batch_size, self.data.train_count)
+        self.batch_size = -(-self._whole // company.ranks)
         self.steps = 0
         self._course = Course(config, self.data.train_count)
         self._upkeep = Upkeep(config, self.state.net, self.state.optimizer)
         self.engine = _engine(company, config, self.data)
         self._train_on = start(self.engine, config, self.state, self.data, ALONE)
-        self._train_on.begin_epoch(self.data.plan_epoch(seeds.generator(config.seed, "epoch", 1)))
+        self._plan: Any = self.data.plan_epoch(seeds.generator(config.seed, "epoch", 1))
+        self._train_on.begin_epoch(self._plan)
+        self._shares = self._from_the_first()
+
+    def _from_the_first(self) -> Iterator[tuple[int, int]]:
+        """The rows of one batch after another."""
+        firsts = range(0, self.data.train_count - self._whole + 1, self._whole)
+        while True:
+            self.data.expect([(first, first + self.batch_size) for first in firsts], self._plan)
+            for first in firsts:
+                yield first, first + self.batch_size
 
     def step(self) -> None:
         """As icbench.train.loop does it."""
         self.state.net.train()
         self._upkeep.before_step(self._course.moment(1, 0))
-        self._train_on(0, self.batch_size)
+        self._train_on(*next(self._shares))
         self.steps += 1
         self._upkeep.after_step(self.steps, ALONE)
+
+    def pause(self) -> None:
+        """Between steps: nothing is made ready for the next ones, which begin with the first batch again."""
+        self.data.expect((), self._plan)
+        self._shares = self._from_the_first()
 
     def wait(self) -> None:
         """Return once the device has done all that it was told."""
@@ -142,7 +166,7 @@ class Training:
         return (time.perf_counter() - began) / times
 
 
-def _engine(company: Company, config: RunConfig, data: DeviceData) -> Engine:
+def _engine(company: Company, config: RunConfig, data: "DeviceData | StreamedData") -> Engine:
     """What a real run has, whose images may come from shards, and which other ranks may share."""
     ranks = Ranks()
     ranks.size = company.ranks
@@ -154,6 +178,7 @@ def measure(training: Training) -> Measured:
     """Seconds of a training image, of a test image, and of what an epoch takes besides; memory."""
     step, steps = _step_seconds(training)
     tested = _tested(training, step)
+    training.pause()
     test = training.seconds(lambda: _evaluate(training, tested)) / tested
     described = hardware.describe(training.device)
     memory, device_memory = _memory(training)
@@ -168,6 +193,7 @@ def measure(training: Training) -> Measured:
         memory,
         device_memory,
         steps,
+        not isinstance(training.data, DeviceData),
     )
 
 
@@ -196,13 +222,13 @@ def _tested(training: Training, step: float) -> int:
 
 def _evaluate(training: Training, images: int) -> None:
     data = training.data
-    whole = data.test_images, data.test_labels
-    data.test_images, data.test_labels = (column[:images] for column in whole)
+    whole = data.test_labels
+    data.test_labels = whole[:images]
     try:
         config = training.config
         evaluate(training.state.net, data, config.precision, procedures=together(config.procedures))
     finally:
-        data.test_images, data.test_labels = whole
+        data.test_labels = whole
 
 
 def _epoch_seconds(training: Training) -> float:
@@ -215,7 +241,15 @@ def _epoch_seconds(training: Training) -> float:
     return stored + plan * count / data.train_count
 
 
-def _data(config: RunConfig, device: torch.device) -> DeviceData:
+def _data(config: RunConfig, company: Company) -> "DeviceData | StreamedData":
+    """A run's images, if they are in shards that are there; else random ones."""
+    device = torch.device(company.device)
+    if is_sharded(config.dataset) and file_of(config.dataset, company.data).is_file():
+        return streamed(config, company.data, device, company.threads, company.cores or cores())
+    return _random(config, device)
+
+
+def _random(config: RunConfig, device: torch.device) -> DeviceData:
     """Random images; enough for a batch, and for the norm that wants a reference."""
     dataset = catalog.load("datasets", config.dataset)
     train, test = image_counts(config.dataset, config.split)

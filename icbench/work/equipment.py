@@ -2,7 +2,8 @@
 
 import os
 import signal
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,6 +17,9 @@ from icbench.locks import is_free
 from icbench.machine import cores
 from icbench.work.assignment import Assignment
 from icbench.work.pulse import Pulse
+
+if TYPE_CHECKING:
+    from icbench.data.streamed import StreamedData
 
 
 class Equipment:
@@ -71,17 +75,22 @@ class Equipment:
         )
 
     def _streamed(self, config: RunConfig) -> Source:
-        from icbench.data.streamed import StreamedData  # torchvision takes as long to import as torch
+        return streamed(config, self.assignment.data, self.device, self.assignment.threads, cores())
 
-        dataset = catalog.load("datasets", config.dataset)
-        standardize, threads = config.recipe.standardize_channels, self.assignment.threads
-        return StreamedData(
-            *store.locate(config.dataset, self.assignment.data, config.split),
-            shape=dataset.SHAPE,
-            means=dataset.CHANNEL_MEANS if standardize else (),
-            deviations=dataset.CHANNEL_DEVIATIONS if standardize else (),
-            augmentation=config.recipe.augmentation,
-            device=self.device,
-            # The net's own are idle while a GPU computes, and so are the cores that nobody else was given.
-            threads=threads if self.device.type == "cpu" else max(threads, cores()),
-        )
+
+def streamed(config: RunConfig, data: Path | None, device: torch.device, threads: int, cores: int) -> "StreamedData":
+    """The data of a run that are read from shards, as a process has them with so many CPU threads and cores."""
+    from icbench.data.streamed import StreamedData  # torchvision takes as long to import as torch
+
+    dataset = catalog.load("datasets", config.dataset)
+    standardize = config.recipe.standardize_channels
+    return StreamedData(
+        *store.locate(config.dataset, data, config.split),
+        shape=dataset.SHAPE,
+        means=dataset.CHANNEL_MEANS if standardize else (),
+        deviations=dataset.CHANNEL_DEVIATIONS if standardize else (),
+        augmentation=config.recipe.augmentation,
+        device=device,
+        # The net's own are idle while a GPU computes, and so are the cores that nobody else was given.
+        threads=threads if device.type == "cpu" else max(threads, cores),
+    )

@@ -104,6 +104,8 @@ def sweep(cluster: Cluster, place: Path, grid: str, profile: str = TWO_NODES) ->
 
 def test_two_nodes_are_one_process(cluster: Cluster, place: Path) -> None:
     """Each trains on a part of every epoch, and between them on each image once."""
+    for file in (place / "noted").iterdir():
+        file.unlink()
     runs = sweep(cluster, place, GRID)
     assert len(runs) == 2
     assert runs["test_top5_accuracy"].gt(runs["test_accuracy"]).all()
@@ -112,6 +114,13 @@ def test_two_nodes_are_one_process(cluster: Cluster, place: Path) -> None:
     for parts in zip(first, second, strict=True):
         assert tuple(map(len, parts)) == (104, 99)
         assert sorted(parts[0] + parts[1]) == list(range(TRAINED))
+
+
+def test_a_canary_decodes(cluster: Cluster, place: Path) -> None:
+    here(cluster, place).write(GRID, TWO_NODES)
+    done = cluster.icbench("plan", "grid.yaml", "--profile", "profile.yaml", "--no-build", "--canary")
+    assert done.code == 0, done.err
+    assert "It comes from 2 canaries of 2 of its 2 nets on cpu (" in done.out
 
 
 def noted(place: Path, node: str) -> list[list[int]]:
