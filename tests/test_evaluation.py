@@ -16,7 +16,7 @@ from icbench import grid
 from icbench.config import RunConfig
 from icbench.data.device import DeviceData
 from icbench.nets.build import build
-from icbench.train.evaluation import Evaluation, among_five, evaluate
+from icbench.train.evaluation import Evaluation, among_five, answered, batch_sums, evaluate
 from icbench.train.loop import train
 from icbench.train.ranks import ALONE, Ranks
 
@@ -73,7 +73,29 @@ def test_a_logit_that_is_not_a_number_is_never_right() -> None:
     logits[2, 50] = math.nan
     assert among_five(logits, labels).nonzero().flatten().tolist() == [3, 4]
     logits[3, 3] = math.inf
-    assert among_five(logits, labels)[3]
+    logits[4, 7] = -math.inf
+    assert among_five(logits, labels).nonzero().flatten().tolist() == [4]
+
+
+def test_the_largest_logit_is_right_if_it_is_a_number() -> None:
+    """torch.argmax takes NaN for the largest; of equal ones the first counts, as it does there."""
+    logits, labels = torch.eye(6), torch.arange(6)
+    logits[0, 0] = logits[1, 2] = math.nan
+    logits[2, 2] = math.inf
+    logits[3, 0] = -math.inf
+    logits[5, 0] = 1.0
+    assert answered(logits, labels).tolist() == [False, False, False, True, True, False]
+    assert batch_sums(torch.tensor(0.5), logits, labels).tolist() == [3.0, 2.0]
+    tied = torch.randint(0, 3, (1000, 10)).float()
+    classes = torch.randint(0, 10, (1000,))
+    assert torch.equal(answered(tied, classes), tied.argmax(dim=1) == classes)
+
+
+def test_a_net_that_has_diverged_is_never_right(config: RunConfig) -> None:
+    net, data = build(config), hundred(config)
+    torch.nn.init.constant_(next(net.parameters()), math.nan)
+    found = evaluate(net, data, "float32")
+    assert (found.accuracy, found.top5_accuracy, int(found.correct.sum())) == (0.0, 0.0, 0)
 
 
 @pytest.mark.parametrize("batch", [1000, 100, 1])

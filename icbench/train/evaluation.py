@@ -81,7 +81,7 @@ def evaluate(
                 logits = _logits(run, images)
                 loss = cross_entropy(logits, labels)
             sums += batch_sums(loss, logits, labels)
-            correct[slice(*own)] = logits.argmax(dim=1) == labels
+            correct[slice(*own)] = answered(logits, labels)
             if logits.shape[1] >= _CLASSES_FOR_TOP5:
                 top5[0] += among_five(logits, labels).sum()
                 top5[1] += len(labels)
@@ -94,15 +94,22 @@ def _logits(net: nn.Module, images: Tensor) -> Tensor:
     return net(images) if images.is_cuda else torch.cat([net(part) for part in torch.split(images, _CACHED)])
 
 
-def among_five(logits: Tensor, labels: Tensor) -> Tensor:
-    """(images,) bool: whether an image's class has one of its five largest logits; never where one of them is NaN.
-
-    Of equal ones at the fifth place, torch.topk chooses.
+def answered(logits: Tensor, labels: Tensor) -> Tensor:
+    """(images,) bool: whether an image's class has its largest logit; never where that is NaN, which torch takes for
+    the largest, or infinite. Of equal ones it is the first.
     """
-    found = (logits.topk(5, dim=1).indices == labels[:, None]).any(dim=1)
-    return found & ~logits.isnan().any(dim=1)
+    largest, where = logits.max(dim=1)
+    return (where == labels) & largest.isfinite()
+
+
+def among_five(logits: Tensor, labels: Tensor) -> Tensor:
+    """(images,) bool: whether an image's class has one of its five largest logits; never where one is NaN, which torch
+    takes for the largest, or the largest is infinite. Of equal ones at the fifth place, torch.topk chooses.
+    """
+    largest, where = logits.topk(5, dim=1)
+    return (where == labels[:, None]).any(dim=1) & largest[:, 0].isfinite()
 
 
 def batch_sums(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
     """(2,) float64 on the device: the batch's loss summed over its images, and its correct answers."""
-    return torch.stack([loss.double() * len(labels), (logits.argmax(dim=1) == labels).sum().double()])
+    return torch.stack([loss.double() * len(labels), answered(logits, labels).sum().double()])
