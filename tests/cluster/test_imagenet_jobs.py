@@ -133,3 +133,16 @@ def test_batches_in_parts_on_two_nodes(cluster: Cluster, place: Path) -> None:
     """A share of 25 images is done in two parts, as that of 24 is."""
     runs = sweep(cluster, place, GRID.replace("[batch, layer]", "[layer]"), TWO_NODES + "images_at_once: 24\n")
     assert runs["images_at_once"].tolist() == [24]
+
+
+def test_a_trial_build_knows_the_held_out_images(place: Path, tmp_path: Path) -> None:
+    """One of two or three of each class, so that 103 are left to train on: two batches of 51 and one of 1."""
+    held_out = GRID.replace("batch_size: 49", "batch_size: 51").replace(
+        "dropout: 0\n", "dropout: 0\n  split: heldout\n"
+    )
+    user = Cluster(Path("none"), tmp_path, tree=place / "tree")
+    user.write(held_out)
+    for data, code in ((place / "data", 2), (tmp_path, 0)):
+        done = user.icbench("plan", "grid.yaml", "--data", data)
+        assert done.code == code, done.out + done.err
+        assert ("be trained on a batch of 1: " in done.err) == bool(code)
