@@ -3,13 +3,7 @@
 The nets are built by a child process (icbench.work.builder), since that takes torch, which commands do not import.
 """
 
-import contextlib
-import json
-import os
-import pickle
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
@@ -22,13 +16,13 @@ from typing import Any
 
 from icbench import plan, wording
 from icbench.architecture import family
+from icbench.child import Child
 from icbench.config import Cell, Recipe, RunConfig
 from icbench.console import complain, plural
-from icbench.errors import IcbenchError, UserError
+from icbench.errors import UserError
 from icbench.grid import Sweep
 from icbench.resolve import DEFAULTS, defaults
 
-_COMMAND = [sys.executable, "-P", "-c", "from icbench.work.builder import main; main()"]
 _MOST_NETS = 100
 _SAY_SECONDS = 5.0
 
@@ -43,34 +37,26 @@ class Builder:
     """
 
     def __init__(self, data: Path | None = None):
-        self._data = data
+        self._child = Child(
+            "icbench.work.builder",
+            # The nets are small.
+            {"OMP_NUM_THREADS": "1"} | ({"ICBENCH_DATA": str(data)} if data else {}),
+            "the process that builds each net of the grid for a trial",
+            remedy="With --no-build the command does without the trial.",
+        )
 
     def __enter__(self) -> "Builder":
-        self._said = tempfile.TemporaryFile()
-        self._child = subprocess.Popen(
-            _COMMAND,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            # The nets are small.
-            env=os.environ | {"OMP_NUM_THREADS": "1"} | ({"ICBENCH_DATA": str(self._data)} if self._data else {}),
-        )
+        self._child.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._child.kill()
-        self._child.wait()
-        for stream in (self._child.stdin, self._child.stdout, self._said):
-            assert stream is not None
-            stream.close()
+        self._child.__exit__()
 
     def send(self, cells: Iterable[Cell]) -> None:
         """Have the child try the cells' nets. To be called once; it works while the command goes on."""
         self._nets = distinct(cells)
         self._tried = list(self._nets) if len(self._nets) <= _MOST_NETS else covering(list(self._nets))
-        assert self._child.stdin is not None
-        with contextlib.suppress(BrokenPipeError), self._child.stdin as stream:  # it may be dead already
-            pickle.dump(self._tried, stream)
+        self._child.send(self._tried)
 
     def judge(self, sweep: Sweep) -> None:
         """Wait for the child. Raises UserError for the first cell of which no run can be trained."""
@@ -99,27 +85,13 @@ class Builder:
 
         Raises IcbenchError if the child ends before the last.
         """
-        assert self._child.stdout is not None
         said = time.monotonic()
         for index in range(len(self._tried)):
             if sys.stderr.isatty() and time.monotonic() - said > _SAY_SECONDS:
                 said = time.monotonic()
                 complain(f"building each net of the grid for a trial: {index} of {len(self._tried)}")
-            line = self._child.stdout.readline()
-            if not line.endswith(b"\n"):
-                raise IcbenchError(self._death())
-            yield json.loads(line)
-
-    def _death(self) -> str:
-        code = self._child.wait()
-        self._said.seek(0)
-        words = self._said.read().decode(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(words) if line.strip()), "(nothing)")
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        return (
-            f"the process that builds each net of the grid for a trial {how}. The last it said: {last}\n"
-            "With --no-build the command does without the trial."
-        )
+            failure, tells_images_apart = self._child.answer()
+            yield failure, tells_images_apart
 
 
 def distinct(cells: Iterable[Cell]) -> dict[RunConfig, Cell]:

@@ -179,12 +179,13 @@ def test_a_process_that_dies_is_told_of(icbench: Icbench, write_grid: WriteGrid,
 
 _STARTS_ONE = """
 import pickle, sys, time
-from icbench.work.canaries import Company, _Process
-with _Process(Company(1, 1, "cpu"), 0) as process:
-    process.wait_until_ready()
-    process.send(pickle.load(sys.stdin.buffer))
-    process.answer()
-    print(process._child.pid, flush=True)
+from icbench.work.canaries import Company, process
+company = Company(1, 1, "cpu")
+with process(company, 0) as child:
+    child.answer()
+    child.send((company, pickle.load(sys.stdin.buffer)))
+    child.answer()
+    print(child.pid, flush=True)
     time.sleep(100)
 """
 

@@ -1,7 +1,5 @@
 """Builds nets for a trial, in a process of its own, before anything of a grid is run; see icbench/drybuild.py."""
 
-import json
-import os
 import pickle
 import sys
 from contextlib import suppress
@@ -13,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from icbench import catalog
 from icbench.architecture import shape
+from icbench.child import answers
 from icbench.config import RunConfig
 from icbench.data import store
 from icbench.errors import UserError
@@ -47,15 +46,13 @@ class Failure:
 
 
 def main() -> None:
-    """Nets' configurations, pickled, on standard input; for each in turn a line of JSON: its Failure or null, and
-    whether it tells images apart.
+    """A child (icbench/child.py), asked for nets by their configurations; it answers for each in turn: its Failure or
+    null, and whether it tells images apart.
     """
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a variant that prints does not answer
+    answer = answers()
     for config in pickle.load(sys.stdin.buffer):
         failure = examine(config)
-        answer = (failure and asdict(failure), failure is not None or tells_images_apart(config))
-        print(json.dumps(answer), file=answers, flush=True)
+        answer((failure and asdict(failure), failure is not None or tells_images_apart(config)))
 
 
 def examine(config: RunConfig) -> Failure | None:

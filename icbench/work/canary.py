@@ -9,7 +9,6 @@ Whatever engine the profile has is the canary's. NVIDIA's service for several pr
 not: canaries that share a GPU take turns there.
 """
 
-import json
 import math
 import os
 import pickle
@@ -28,6 +27,7 @@ import numpy as np
 import torch
 
 from icbench import catalog
+from icbench.child import answers
 from icbench.config import RunConfig
 from icbench.data.device import DeviceData
 from icbench.data.store import file_of, is_sharded
@@ -80,15 +80,14 @@ class Measured:
 
 
 def main() -> None:
-    """`ready` on standard output once torch is there; then a Company and configurations, pickled, on standard input;
-    for each a line of JSON: what was measured, or in words why it could not be.
+    """A child (icbench/child.py) that says "ready" once torch is there; asked then, with a Company, for configurations,
+    it answers for each: what was measured, or in words why it could not be.
 
     After the last it goes on with its steps until it is killed, so that those beside it are not measured alone.
     """
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a variant that prints does not answer
+    answer = answers()
     parent = os.getppid()
-    print("ready", file=answers, flush=True)
+    answer("ready")
     company, configs = pickle.load(sys.stdin.buffer)
     torch.set_num_threads(company.threads)
     training = None
@@ -96,10 +95,10 @@ def main() -> None:
         try:
             del training
             training = Training(config, company)
-            answer: Any = vars(measure(training))
+            found: Any = vars(measure(training))
         except Exception as error:
-            training, answer = None, " ".join(in_words(error).split())[:_LONGEST]
-        print(json.dumps(answer), file=answers, flush=True)
+            training, found = None, " ".join(in_words(error).split())[:_LONGEST]
+        answer(found)
     while os.getppid() == parent:
         if training is None:
             time.sleep(1)
