@@ -19,7 +19,7 @@ from icbench.layout import Layout, SubmissionFiles
 from icbench.locks import Lock
 from icbench.plan import Pack
 from icbench.profile import Local
-from icbench.work.assignment import Assignment
+from icbench.work.assignment import Assignment, terms
 from icbench.work.worker import work
 
 _POLL_SECONDS = 0.1
@@ -129,21 +129,17 @@ class LocalJobs:
         import submitit
 
         gpus = self.profile.gpus
-        assignment = Assignment(
-            results=self.layout.root.resolve(),
-            sweep=self.sweep,
-            submission=self._entry.submission,
-            index=index,
-            data=None if self.data is None else self.data.resolve(),
-            threads=self.profile.threads,
-            device=self.profile.device,
-            gpu=gpus[index % len(gpus)] if gpus else None,
-            checkpoint_minutes=self.profile.checkpoint_minutes,
-            engine=self.profile.engine,
-            images_at_once=self.profile.images_at_once,
+        alike = terms(
+            self.profile,
+            Layout(self.layout.root.resolve()),
+            self.sweep,
+            self._entry.submission,
+            None if self.data is None else self.data.resolve(),
             heartbeat_seconds=_HEARTBEAT_SECONDS,
-            incarnation=self._entry.submission,
+            durable=False,
         )
+        gpu = gpus[index % len(gpus)] if gpus else None
+        assignment = Assignment(**vars(alike), index=index, gpu=gpu, incarnation=alike.submission)
         executor = submitit.LocalExecutor(folder=self._files.submitit.resolve())
         executor.update_parameters(timeout_min=_FOREVER_MINUTES)
         # A terminal sends Ctrl-C, and that it is closed, to all processes; both are for the sweep alone, which asks its

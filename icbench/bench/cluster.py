@@ -1,7 +1,6 @@
 """One-epoch runs on the cluster of SLURM_CONF, two at a time: `icbench sweep --wait`, and one submitit job a run."""
 
 import os
-import pickle
 import shutil
 import subprocess
 import sys
@@ -14,10 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from icbench import grid
+from icbench.bench.assigned import assigned
 from icbench.errors import IcbenchError
 from icbench.layout import Layout
-from icbench.locks import Lock
-from icbench.work.assignment import Assignment
 from icbench.work.worker import work
 
 COMMANDS = ("sbatch", "srun", "squeue", "sacct", "scontrol", "sacctmgr", "scancel")
@@ -70,15 +68,9 @@ def _jobs(folder: Path, runs: int) -> None:
 
 def train_one(folder: Path, number: int) -> None:
     """One run, in a job of its own: the same training, the same files."""
-    layout = Layout(folder / "results")
     run = grid.load(folder / "grid.yaml").runs()[number]
-    files = layout.sweep("grid").submission(f"run-{number}")
-    files.folder.mkdir(parents=True)
-    files.packs.write_bytes(pickle.dumps([(run,)]))
-    lifeline = Lock.take(files.lifeline)
-    assert lifeline is not None, "the run's folder is its own"
-    with lifeline:
-        work(Assignment(layout.root, "grid", f"run-{number}", 0, None, 1, "cpu", None, 10, 10, str(number)))
+    with assigned([run], Layout(folder / "results"), "grid", f"run-{number}", heartbeat_seconds=10) as assignment:
+        work(assignment)
 
 
 def _timed(runs: int, way: Callable[[Path, int], None]) -> Way:

@@ -1,19 +1,16 @@
 """What a run in a pack costs beyond its training: a worker's wall time for some runs, beside these trainings alone."""
 
-import pickle
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 
-from icbench import plan
 from icbench.bench import ours
+from icbench.bench.assigned import assigned
 from icbench.data import store
 from icbench.layout import Layout
-from icbench.locks import Lock
 from icbench.plan import Run
-from icbench.work.assignment import Assignment
 from icbench.work.worker import work
 
 
@@ -37,14 +34,10 @@ class Pack:
 
     def in_pack(self) -> float:
         """By a worker, as a sweep has it."""
-        with tempfile.TemporaryDirectory() as folder:
-            layout = Layout(Path(folder))
-            files = layout.sweep("bench").submission("one")
-            files.folder.mkdir(parents=True)
-            files.packs.write_bytes(pickle.dumps(plan.packs(self._runs, 1)))
-            lifeline = Lock.take(files.lifeline)
-            assert lifeline is not None, "nobody else knows of it"
-            with lifeline:
-                began = time.perf_counter()
-                work(Assignment(layout.root, "bench", "one", 0, None, 1, "cpu", None, 10, 1, "one"))
-                return (time.perf_counter() - began) / len(self._runs)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            assigned(self._runs, Layout(Path(folder)), "bench", "one", heartbeat_seconds=1) as assignment,
+        ):
+            began = time.perf_counter()
+            work(assignment)
+            return (time.perf_counter() - began) / len(self._runs)

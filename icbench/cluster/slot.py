@@ -29,7 +29,7 @@ from icbench.locks import Lock, is_free
 from icbench.machine import assigned_gpus, oom_kills
 from icbench.provenance import slurm_job_id
 from icbench.results import finished
-from icbench.work.assignment import Assignment, Outcome
+from icbench.work.assignment import Assignment, Outcome, Terms
 from icbench.work.attempts import MAX_IN_ONE_INCARNATION
 
 if TYPE_CHECKING:
@@ -57,31 +57,21 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 class Share:
     """A job's share of a submission: the packs from `first` on, one for each of its `slots` slots.
 
-    ranks: processes of a slot. idle: how many of this job's stays on its nodes in a row made no progress.
+    idle: how many of this job's stays on its nodes in a row made no progress.
     """
 
-    results: Path
-    sweep: str
-    submission: str
+    terms: Terms
     first: int
     slots: int
-    ranks: int
     gpus_per_node: int
     runs_per_gpu: int
-    data: Path | None
-    threads: int
-    device: str
-    checkpoint_minutes: float
-    engine: str
-    images_at_once: int | None
     mps: bool
-    heartbeat_seconds: float
     signal_seconds: int
     idle: int = 0
 
     @property
     def files(self) -> SubmissionFiles:
-        return Layout(self.results).sweep(self.sweep).submission(self.submission)
+        return self.terms.files
 
 
 class Job:
@@ -119,7 +109,7 @@ def _advanced(share: Share) -> bool:
 
 def _incarnation(share: Share) -> str:
     """Names this stay of the job on its nodes: another one after each requeueing."""
-    return f"{share.submission}/{slurm_job_id()}/{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+    return f"{share.terms.submission}/{slurm_job_id()}/{os.environ.get('SLURM_RESTART_COUNT', '0')}"
 
 
 class _Slot:
@@ -128,8 +118,8 @@ class _Slot:
     def __init__(self, share: Share):
         self.share = share
         self.process = int(os.environ["SLURM_PROCID"])
-        self.index = share.first + self.process // share.ranks
-        self.rank = self.process % share.ranks
+        self.index = share.first + self.process // share.terms.ranks
+        self.rank = self.process % share.terms.ranks
         self.asked = False
         self.child: subprocess.Popen[bytes] | None = None
         self._began = time.monotonic()
@@ -227,25 +217,14 @@ class _Slot:
 
     def _run_worker(self) -> int:
         """Start a worker and wait for it; its exit code, negative if a signal ended it."""
-        share = self.share
+        terms = self.share.terms
         assignment = Assignment(
-            results=share.results,
-            sweep=share.sweep,
-            submission=share.submission,
+            **vars(terms),
             index=self.index,
-            data=share.data,
-            threads=share.threads,
-            device=share.device,
             gpu=self._gpu(),
-            checkpoint_minutes=share.checkpoint_minutes,
-            engine=share.engine,
-            images_at_once=share.images_at_once,
-            heartbeat_seconds=share.heartbeat_seconds,
-            incarnation=_incarnation(share),
+            incarnation=_incarnation(self.share),
             parent=os.getpid(),
             rank=self.rank,
-            ranks=share.ranks,
-            durable=True,
             before=self._before,
         )
         # Kept back in the worker until it can answer them; here, until there is a worker to pass them on to.
@@ -253,7 +232,7 @@ class _Slot:
         try:
             command = [sys.executable, "-P", "-c", "from icbench.work.worker import main; main()"]
             # Set before torch is imported, which else makes a thread for each core of the node.
-            environment = os.environ | {"OMP_NUM_THREADS": str(share.threads)} | self._environment
+            environment = os.environ | {"OMP_NUM_THREADS": str(terms.threads)} | self._environment
             self.child = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
         except OSError as error:  # no memory for another process, say
             say_in_log(f"icbench: no worker can be started: {error}")
@@ -336,7 +315,7 @@ class _Slot:
                 time.sleep(_AGAIN_SECONDS)
 
     def _is_anything_left(self) -> bool:
-        layout = Layout(self.share.results)
+        layout = Layout(self.share.terms.results)
         packs: list[Any] = pickle.loads(self.share.files.packs.read_bytes())
         run_ids = {run_id for pack in packs for run_id, _ in pack} - finished(layout)
         return any(not layout.run(run_id).failure.exists() for run_id in run_ids)

@@ -22,6 +22,7 @@ from icbench.layout import Layout
 from icbench.plan import Pack, Run
 from icbench.profile import Slurm
 from icbench.values import Scalar
+from icbench.work.assignment import terms
 
 # How a job whose time is over is treated is for icbench to decide (slot.Job.checkpoint): submitit would count every
 # job of 10 minutes or less as timed out, and stop requeueing it after three times.
@@ -109,34 +110,14 @@ def submit(
     # Not resolved: what is a link here may lead elsewhere on a node.
     code = frozen.freeze(layout).absolute()
     entry = ledger.Entry.new(sweep, profile, packs, cluster.name, estimate(packs) if estimate else None)
-    files = Layout(layout.root.absolute()).sweep(sweep).submission(entry.submission)
-    files.submitit.mkdir(parents=True)
-    write_whole(files.packs, lambda file: pickle.dump(packs, file))
-    share = Share(
-        results=layout.root.absolute(),
-        sweep=sweep,
-        submission=entry.submission,
-        first=0,
-        slots=profile.slots,
-        ranks=profile.ranks,
-        gpus_per_node=profile.gpus_per_node,
-        runs_per_gpu=profile.runs_per_gpu,
-        data=data.absolute(),
-        threads=profile.threads,
-        device=profile.device,
-        checkpoint_minutes=profile.checkpoint_minutes,
-        engine=profile.engine,
-        images_at_once=profile.images_at_once,
-        mps=profile.mps,
-        heartbeat_seconds=_HEARTBEAT_SECONDS,
-        signal_seconds=profile.signal_seconds,
-    )
+    share = _share(profile, Layout(layout.root.absolute()), sweep, entry.submission, data)
+    share.files.submitit.mkdir(parents=True)
+    write_whole(share.files.packs, lambda file: pickle.dump(packs, file))
     ledger.write(layout, entry)
+    executor = Executor(share.files.submitit, code, entry.job_name, profile)
     refusal = ""
     try:
-        for job_ids in _submit_chunks(
-            Executor(files.submitit, code, entry.job_name, profile), share, jobs, cluster.largest_array, live
-        ):
+        for job_ids in _submit_chunks(executor, share, jobs, cluster.largest_array, live):
             entry = entry.with_jobs(job_ids)
             ledger.write(layout, entry)
     except slurm.SlurmError as error:
@@ -147,6 +128,27 @@ def submit(
         return Submitted(entry, "")
     taken = f"the cluster takes {len(entry.jobs)} of {wanted} jobs now{refusal}; they will do all runs between them"
     return Submitted(entry, taken)
+
+
+def _share(profile: Slurm, layout: Layout, sweep: str, submission: str, data: Path) -> Share:
+    """The first job's; those of the others begin at other packs."""
+    return Share(
+        terms=terms(
+            profile,
+            layout,
+            sweep,
+            submission,
+            data.absolute(),
+            heartbeat_seconds=_HEARTBEAT_SECONDS,
+            durable=True,
+        ),
+        first=0,
+        slots=profile.slots,
+        gpus_per_node=profile.gpus_per_node,
+        runs_per_gpu=profile.runs_per_gpu,
+        mps=profile.mps,
+        signal_seconds=profile.signal_seconds,
+    )
 
 
 def _allowed(jobs: int, profile: Slurm, cluster: slurm.Cluster) -> int:
