@@ -53,6 +53,16 @@ def test_what_a_pace_hangs_on(write_grid: WriteGrid) -> None:
         assert group.operations == plan.cost(config)
 
 
+def test_runs_are_told_apart_when_others_lay_where_they_lie(write_grid: WriteGrid) -> None:
+    """Configurations that nobody keeps, whose recipes are made one after another in the same place of memory."""
+    text = "recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: relu-ic-conv}"
+    ((_, config),) = grid.load(write_grid(text)).runs()
+    grouping = estimate.Grouping()
+    for epochs in sorted(2 * [*range(1, 50)]):  # the second of two is like one that is kept, and is not kept
+        number = grouping.of(replace(config, recipe=replace(config.recipe, epochs=epochs)))
+        assert grouping.groups()[number].operations == epochs * estimate.operations(config) / config.recipe.epochs
+
+
 def test_operations_follow_the_split(write_grid: WriteGrid) -> None:
     text = "recipe: chen2019\nfixed: {dataset: cifar10, depth: 20, ordering: baseline}\ngrid: {split: [test, heldout]}"
     test, heldout = (estimate.operations(config) for _, config in grid.load(write_grid(text)).runs())

@@ -9,8 +9,9 @@ import pytest
 from conftest import REPOSITORY, Icbench
 
 from icbench import grid
-from icbench.config import Cell
+from icbench.config import Cell, Variant
 from icbench.errors import UserError
+from icbench.resolve import Given, parse_field, resolve
 
 WriteGrid = Callable[..., Path]
 
@@ -172,6 +173,30 @@ baseline: {ordering: ic-conv-relu}
     sweep = grid.load(write_grid(text))
     baseline, treated = sweep.cells
     assert sweep.baselines == {baseline.cell_id: treated.cell_id}
+
+
+def test_values_are_told_apart_when_others_lay_where_they_lie() -> None:
+    """Norms that nobody keeps, made one after another in the same place of memory."""
+    fields = {"dataset": "digits", "depth": 8, "ordering": "relu-ic-conv", "recipe": "digits"}
+    given = {name: parse_field(name, value, ()) for name, value in fields.items()}
+    for epsilon in sorted(2 * [*range(1, 50)]):  # the second of two is like one that is kept, and is not kept
+        config = resolve(given | {"norm": Given(Variant("layer", (("epsilon", epsilon),)), ())})
+        assert dict(config.norm.options)["epsilon"] == epsilon
+
+
+def test_baselines_are_told_apart_when_others_lay_where_they_lie(write_grid: WriteGrid) -> None:
+    """Configurations that are made for the look alone: the cells' own have the other dropout rate first."""
+    text = """
+        recipe: digits
+        fixed: {dataset: digits, ordering: relu-ic-conv}
+        grid: {depth: [8, 14, 20, 26, 32, 38], dropout: [0.1, 0.2, 0.3]}
+        baseline: {dropout: 0.2}
+    """
+    sweep = grid.load(write_grid(text))
+    cells = {cell.cell_id: cell.config for cell in sweep.cells}
+    found = [(cells[cell_id], cells[baseline]) for cell_id, baseline in sweep.baselines.items()]
+    assert len(found) == 12
+    assert all((baseline.depth, baseline.dropout) == (config.depth, 0.2) for config, baseline in found)
 
 
 def test_any_field_may_lead_to_the_baseline(write_grid: WriteGrid) -> None:
