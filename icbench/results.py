@@ -4,12 +4,14 @@ Plain Parquet, one file a run and table, readable by pandas, DuckDB and Polars w
 it has its files, or is in the compacted ones; its row in `runs/` is written last.
 """
 
+import json
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from icbench.config import RunConfig
 from icbench.errors import IcbenchError, UserError
 from icbench.files import read_json, remove_leftovers, write_json, write_whole
 from icbench.layout import Layout
@@ -89,6 +91,30 @@ _EPOCHS = {
     "test_top5_accuracy": "float64",
 }
 _COLUMNS = {"runs": _RUNS, "epochs": _EPOCHS}
+
+
+def configured(run_id: str, config: RunConfig) -> dict[str, Any]:
+    """The columns of a run's row in `runs` that its configuration says."""
+    return {
+        "run_id": run_id,
+        "cell_id": config.cell_id,
+        "dataset": config.dataset,
+        "block": config.block,
+        "depth": config.depth,
+        "width": config.width,
+        "ordering": config.ordering,
+        "norm": config.norm.name,
+        "norm_options": json.dumps(dict(config.norm.options)),
+        "dropout": config.dropout,
+        "recipe": config.recipe.label,
+        "precision": config.precision,
+        "split": config.split,
+        "seed": config.seed,
+        "config": config.canonical_json(),
+        "weight": str(config.weight),
+        "activation": str(config.activation),
+        "procedures": "; ".join(map(str, config.procedures)),
+    }
 
 
 def schema(table: str) -> "pa.Schema":

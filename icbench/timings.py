@@ -128,27 +128,33 @@ def busy_seconds(row: Mapping[str, Any]) -> float | None:
 
 
 @dataclass(frozen=True)
-class Canary:
+class Measured:
     """What a few steps of a net told. memory: in bytes, the most that it had of the device's, and what that has in all;
-    of the CPU's, `device_memory` is None. place.ranks: whose share of a batch was measured; the times are of one alone.
-    from_shards: whether images were read and decoded, and not random ones that were there already.
+    of the CPU's, `device_memory` is None. from_shards: whether images were read and decoded, and not random ones that
+    were there already.
     """
 
-    features: Features
-    split: str
-    place: Place
-    hardware: str
     train_seconds_per_image: float
     test_seconds_per_image: float
     seconds_per_epoch_more: float
     memory: int
     device_memory: int | None
     steps: int
+    from_shards: bool
     torch_version: str
+
+
+@dataclass(frozen=True)
+class Canary(Measured):
+    """What was measured of which net where. place.ranks: whose share of a batch it was; the times are of one alone."""
+
+    features: Features
+    split: str
+    place: Place
+    hardware: str
     icbench_version: str
     hostname: str
     measured_at: str
-    from_shards: bool = False
 
     @property
     def pace(self) -> float:

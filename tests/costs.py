@@ -26,7 +26,7 @@ from icbench.nets.reference import ReferenceBatch
 from icbench.procedure import Procedure
 from icbench.resolve import parse_field, resolve
 from icbench.train.hardware import describe
-from icbench.train.loop import train
+from icbench.train.loop import Unwatched, train
 from icbench.train.numerics import set_numerics
 from icbench.train.state import EpochRow, State
 
@@ -125,23 +125,14 @@ def lstm(norm: str) -> RunConfig:
     )
 
 
-class Clock:
+class Clock(Unwatched):
     """Watches a training, and notes when its epochs end."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
-    def epoch_ended(self, _: EpochRow) -> None:
+    def epoch_ended(self, row: EpochRow) -> None:
         self.ends.append(time.perf_counter())
-
-    def ignore(self, *_: object) -> None:
-        pass
-
-    def never(self) -> bool:
-        return False
-
-    resumed = discarded = stepped = saved = ignore
-    should_stop = should_save = never
 
 
 def epoch_of_digits(procedures: list[object], device: torch.device) -> Timer:

@@ -67,19 +67,7 @@ def made_run(
     """The rows of a run in both tables: an epoch takes a second, of 1,000 images."""
     count = len(accuracies)
     run = CONDITIONS | {
-        "run_id": run_id,
-        "cell_id": config.cell_id,
-        "dataset": config.dataset,
-        "block": config.block,
-        "depth": config.depth,
-        "width": config.width,
-        "ordering": config.ordering,
-        "norm": config.norm.name,
-        "dropout": config.dropout,
-        "recipe": config.recipe.label,
-        "precision": config.precision,
-        "split": config.split,
-        "seed": config.seed,
+        **results.configured(run_id, config),
         "epochs": count,
         "test_accuracy": accuracies[-1],
         "test_accuracy_last10": float(np.mean(accuracies[-10:])),

@@ -150,7 +150,7 @@ def test_the_plain_loop_s_images_are_shifted_and_normalised() -> None:
     assert torch.equal((tests * 255).round().byte()[:, 0], torch.from_numpy(images[2][..., 0]))
 
 
-class Silent:
+class Silent(loop.Unwatched):
     """Watches a training and keeps its rows."""
 
     def __init__(self) -> None:
@@ -158,15 +158,6 @@ class Silent:
 
     def epoch_ended(self, row: EpochRow) -> None:
         self.rows.append(row)
-
-    def ignore(self, *_: object) -> None:
-        pass
-
-    def never(self) -> bool:
-        return False
-
-    resumed = discarded = stepped = saved = ignore
-    should_stop = should_save = never
 
 
 def test_what_is_measured_is_icbench_s_own_training(tmp_path: Path) -> None:

@@ -302,7 +302,7 @@ def test_how_many_runs_fit_on_a_gpu(peaks: list[float], memory: float, cores: in
 def canary(features: Features, hardware: str, memory: int, device: str = "H100") -> timings.Canary:
     place = Place(device, 1, 1, 1.0, "graph", None)
     return timings.Canary(
-        features, "test", place, hardware, 1e-4, 2e-5, 0.1, memory, 80 * GIGABYTE, 9, "2", "1", "h", ""
+        1e-4, 2e-5, 0.1, memory, 80 * GIGABYTE, 9, False, "2", features, "test", place, hardware, "1", "h", ""
     )
 
 

@@ -221,15 +221,8 @@ MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 def _described(run_id: str, config: RunConfig) -> dict[str, Any]:
     """A row of `runs` as far as it follows from the configuration, or is the same for all."""
-    fields = ("cell_id", "dataset", "block", "depth", "width", "ordering", "dropout", "precision", "split", "seed")
-    return {
-        "run_id": run_id,
-        **{field: getattr(config, field) for field in fields},
-        "norm": config.norm.name,
-        "norm_options": json.dumps(dict(config.norm.options)),
-        "recipe": config.recipe.label,
+    return results.configured(run_id, config) | {
         "parameters": _parameters(config),
-        "config": config.canonical_json(),
         "attempts": 1,
         "icbench_version": "0.1.0",
         "git_commit": "0" * 40,

@@ -44,6 +44,22 @@ class Watcher(Protocol):
         """A checkpoint is stored that holds so many epochs, the one under way as a fraction."""
 
 
+class Unwatched(Watcher):
+    """Nobody watches; what anybody does want to hear, a class made from this one says."""
+
+    def resumed(self, epoch: int, step: int) -> None: ...
+    def discarded(self) -> None: ...
+    def stepped(self, epochs: float) -> None: ...
+    def epoch_ended(self, row: EpochRow) -> None: ...
+    def should_stop(self) -> bool:
+        return False
+
+    def should_save(self) -> bool:
+        return False
+
+    def saved(self, epochs: float) -> None: ...
+
+
 def train(
     config: RunConfig,
     data: Source,

@@ -35,14 +35,15 @@ from icbench.estimate import image_counts
 from icbench.failure import in_words
 from icbench.machine import cores
 from icbench.procedure import together
+from icbench.timings import Measured
 from icbench.train import hardware, seeds
 from icbench.train.course import Course
 from icbench.train.engines import Engine, choose, start
 from icbench.train.evaluation import evaluate
-from icbench.train.loop import Watcher, begin
+from icbench.train.loop import Unwatched, begin
 from icbench.train.numerics import set_numerics
 from icbench.train.ranks import ALONE, Ranks
-from icbench.train.state import EpochRow, State
+from icbench.train.state import State
 from icbench.train.upkeep import Upkeep
 from icbench.work.canaries import Company
 from icbench.work.equipment import streamed
@@ -63,20 +64,12 @@ _LONGEST = 400
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a few steps told; see icbench.timings.Canary."""
+class MeasuredHere(Measured):
+    """And by which engine on which device, as they call themselves."""
 
     device: str
     engine: str
     images_at_once: int | None
-    torch_version: str
-    train_seconds_per_image: float
-    test_seconds_per_image: float
-    seconds_per_epoch_more: float
-    memory: int
-    device_memory: int | None
-    steps: int
-    from_shards: bool
 
 
 def main() -> None:
@@ -118,7 +111,7 @@ class Training:
         self.data = _data(config, company)
         set_numerics(config.precision)
         with tempfile.TemporaryDirectory() as folder:
-            self.state: State = begin(config, self.data, Path(folder) / "none", _Unwatched(), ALONE)
+            self.state: State = begin(config, self.data, Path(folder) / "none", Unwatched(), ALONE)
         self._whole = min(config.recipe.batch_size, self.data.train_count)
         self.batch_size = -(-self._whole // company.ranks)
         self.steps = 0
@@ -173,7 +166,7 @@ def _engine(company: Company, config: RunConfig, data: "DeviceData | StreamedDat
     return engine._replace(graph=engine.graph and not is_sharded(config.dataset))
 
 
-def measure(training: Training) -> Measured:
+def measure(training: Training) -> MeasuredHere:
     """Seconds of a training image, of a test image, and of what an epoch takes besides; memory."""
     step, steps = _step_seconds(training)
     tested = _tested(training, step)
@@ -181,18 +174,18 @@ def measure(training: Training) -> Measured:
     test = training.seconds(lambda: _evaluate(training, tested)) / tested
     described = hardware.describe(training.device)
     memory, device_memory = _memory(training)
-    return Measured(
-        described["device"],
-        str(training.engine),
-        training.engine.images_at_once,
-        described["torch_version"],
-        step / training.batch_size,
-        test,
-        _epoch_seconds(training),
-        memory,
-        device_memory,
-        steps,
-        not isinstance(training.data, DeviceData),
+    return MeasuredHere(
+        train_seconds_per_image=step / training.batch_size,
+        test_seconds_per_image=test,
+        seconds_per_epoch_more=_epoch_seconds(training),
+        memory=memory,
+        device_memory=device_memory,
+        steps=steps,
+        from_shards=not isinstance(training.data, DeviceData),
+        torch_version=described["torch_version"],
+        device=described["device"],
+        engine=str(training.engine),
+        images_at_once=training.engine.images_at_once,
     )
 
 
@@ -298,19 +291,3 @@ def _memory(training: Training) -> tuple[int, int | None]:
     with suppress(OSError):
         found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
     return (1024 * int(found[1]) if found else 0) + more, None
-
-
-class _Unwatched(Watcher):
-    """Nobody watches."""
-
-    def resumed(self, epoch: int, step: int) -> None: ...
-    def discarded(self) -> None: ...
-    def stepped(self, epochs: float) -> None: ...
-    def epoch_ended(self, row: EpochRow) -> None: ...
-    def should_stop(self) -> bool:
-        return False
-
-    def should_save(self) -> bool:
-        return False
-
-    def saved(self, epochs: float) -> None: ...

@@ -4,7 +4,6 @@ A run is claimed by a lock that the kernel frees when its holder dies, so any nu
 sweeps, may be given the same runs: each is done once. torch is imported only when the work begins.
 """
 
-import json
 import os
 import pickle
 import socket
@@ -25,7 +24,7 @@ from icbench.files import read_json, say_in_log
 from icbench.layout import Layout, RunFiles
 from icbench.locks import Lock
 from icbench.plan import Pack, Run
-from icbench.results import finished, is_finished, write_run
+from icbench.results import configured, finished, is_finished, write_run
 from icbench.work.assignment import Assignment, Outcome
 from icbench.work.attempts import Attempts
 from icbench.work.pulse import Watched
@@ -282,21 +281,7 @@ class _Worker:
         tail = accuracies[-1:] if diverged else accuracies[-10:]
         seconds = sum(row.seconds for row in state.rows)
         images = len(state.rows) * self._equipment.data(config).train_count
-        return {
-            "run_id": run_id,
-            "cell_id": config.cell_id,
-            "dataset": config.dataset,
-            "block": config.block,
-            "depth": config.depth,
-            "width": config.width,
-            "ordering": config.ordering,
-            "norm": config.norm.name,
-            "norm_options": json.dumps(dict(config.norm.options)),
-            "dropout": config.dropout,
-            "recipe": config.recipe.label,
-            "precision": config.precision,
-            "split": config.split,
-            "seed": config.seed,
+        return configured(run_id, config) | {
             "parameters": parameter_count(state.net),
             "epochs": len(state.rows),
             "test_accuracy": accuracies[-1],
@@ -308,10 +293,6 @@ class _Worker:
             "finished_at": datetime.now(UTC),
             "attempts": attempts.attempts,
             "world_size": self._ranks.size,
-            "config": config.canonical_json(),
-            "weight": str(config.weight),
-            "activation": str(config.activation),
-            "procedures": "; ".join(map(str, config.procedures)),
             "test_top5_accuracy": state.rows[-1].test_top5_accuracy,
             "test_correct": np.packbits(state.correct.numpy()).tobytes(),
             **self._code,
