@@ -1,15 +1,16 @@
 """How a sweep shows that it is under way: live on a terminal, a line for each ended run in a pipe."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from icbench import monitor, wording
+from icbench.config import RunConfig
 from icbench.console import duration
 from icbench.events import Event
 from icbench.layout import Layout
-from icbench.plan import Run, cost
+from icbench.plan import Run
 from icbench.results import finished
 
 if TYPE_CHECKING:
@@ -31,15 +32,25 @@ class Jobs(Protocol):
 
 
 class Progress:
-    """Follows a sweep's events; counts the runs that its workers end, and those that it finds ended by others."""
+    """Follows a sweep's events; counts the runs that its workers end, and those that it finds ended by others.
 
-    def __init__(self, layout: Layout, missing: tuple[Run, ...], total: int, console: "Console"):
+    weigh: how long a run takes, beside the others.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        missing: tuple[Run, ...],
+        total: int,
+        console: "Console",
+        weigh: Callable[[RunConfig], float],
+    ):
         from rich.live import Live
 
         self._layout = layout
         self._configs = dict(missing)
         self._labels = _labels(missing)
-        self._costs = {run_id: cost(config) for run_id, config in missing}
+        self._costs = {run_id: weigh(config) for run_id, config in missing}
         self._left = set(self._configs)
         self._ended = total - len(missing)
         self._total = total

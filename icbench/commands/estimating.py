@@ -69,8 +69,13 @@ class Costing:
     past: "Past | None"
 
     def weigh(self, config: "RunConfig") -> float:
-        """The estimated seconds of a run."""
-        return self.forecast.each[self.grouping.of(config)]
+        """The estimated seconds of a run; of a kind not missing then, by its operations and the others' pace."""
+        each, number = self.forecast.each, self.grouping.of(config)
+        if number < len(each):
+            return each[number]
+        groups = self.grouping.groups()
+        took = sum(seconds * group.runs for seconds, group in zip(each, groups, strict=False))
+        return groups[number].operations * took / sum(group.operations * group.runs for group in groups)
 
     @property
     def hours(self) -> "Interval":

@@ -26,7 +26,7 @@ def run(sweep: "Sweep", layout: "Layout", machine: "Slurm", args: argparse.Names
     out = console(sys.stderr if args.json else sys.stdout)
     _submit(sweep, layout, machine, args, costing, out)
     if args.wait:
-        _follow(sweep, layout, out)
+        _follow(sweep, layout, costing, out)
         return None
     todo = compare(sweep, layout)
     if not todo.missing:
@@ -120,14 +120,14 @@ def _in_short(live: "list[Live]") -> str:
     return ", ".join([*ids, *local])
 
 
-def _follow(sweep: "Sweep", layout: "Layout", out: "Console") -> None:
+def _follow(sweep: "Sweep", layout: "Layout", costing: "Costing", out: "Console") -> None:
     """Show how it goes until nothing is missing, or no job is live any more."""
     from icbench.cluster.following import ClusterJobs
     from icbench.console import plural
     from icbench.progress import Progress
 
     todo = compare(sweep, layout)
-    with Progress(layout, todo.missing, len(sweep.run_ids), out) as progress:
+    with Progress(layout, todo.missing, len(sweep.run_ids), out, costing.weigh) as progress:
         progress.follow(ClusterJobs(layout, todo.missing))
     left = len(compare(sweep, layout).missing)
     if left:

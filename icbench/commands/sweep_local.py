@@ -37,7 +37,7 @@ def run(sweep: "Sweep", layout: "Layout", machine: "Local", args: argparse.Names
         f"{sweep.name}: {len(todo.missing)} of {total} runs to do, {machine.workers} at a time. Results: {layout.root}/"
     )
     out.print(estimating.line(costing, todo))
-    with _shared_gpus(machine), Progress(layout, todo.missing, total, out) as progress:
+    with _shared_gpus(machine), Progress(layout, todo.missing, total, out, costing.weigh) as progress:
         while todo.missing:
             packs = plan.packs(todo.missing, machine.workers, costing.weigh)
             expected = costing.for_ledger(packs)
