@@ -77,22 +77,67 @@ def train(
     With `durable`, checkpoints outlast a crash of the machine, and take longer to write.
     The batches are the same however many `ranks` share them; what one rank's watcher wishes, all do. Raises PeerLost.
     """
-    recipe, precision = config.recipe, config.precision
-    course, procedures = Course(config, data.train_count), together(config.procedures)
-    course.require_shares(ranks.size)
-    set_numerics(precision)
-    state = begin(config, data, checkpoint, watcher, ranks)
-    upkeep = Upkeep(config, state.net, state.optimizer)
-    train_on = start(engine, config, state, data, ranks)
+    training = _Training(config, data, checkpoint, watcher, ranks, durable, engine)
+    while training.goes_on():
+        training.epoch()
+    end = training.state.rows[-1]
+    return training.state, not (math.isfinite(end.train_loss) and math.isfinite(end.test_loss))
 
-    def store(step: int, seconds: float) -> None:
-        state.step, state.seconds = step, seconds
-        state.save(checkpoint, ranks, durable=durable)
-        watcher.saved(state.epoch - 1 + step / steps)
 
-    while state.epoch <= recipe.epochs and all(math.isfinite(row.train_loss) for row in state.rows[-1:]):
+class _Training:
+    """A training under way, epoch by epoch."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data: Source,
+        checkpoint: Path,
+        watcher: Watcher,
+        ranks: Ranks,
+        durable: bool,
+        engine: Engine,
+    ):
+        self._config, self._data, self._checkpoint = config, data, checkpoint
+        self._watcher, self._ranks, self._durable, self._engine = watcher, ranks, durable, engine
+        self._course, self._procedures = Course(config, data.train_count), together(config.procedures)
+        self._course.require_shares(ranks.size)
+        set_numerics(config.precision)
+        self.state = begin(config, data, checkpoint, watcher, ranks)
+        self._upkeep = Upkeep(config, self.state.net, self.state.optimizer)
+        self._train_on = start(engine, config, self.state, data, ranks)
+
+    def goes_on(self) -> bool:
+        diverged = any(not math.isfinite(row.train_loss) for row in self.state.rows[-1:])
+        return self.state.epoch <= self._config.recipe.epochs and not diverged
+
+    def epoch(self) -> None:
+        """An epoch, or what is left of one: its batches, its evaluation, its checkpoint."""
+        state, data, ranks = self.state, self._data, self._ranks
+        steps = self._course.steps(state.epoch)
+        train_loss, train_accuracy, seconds = self._batches()
+        ranks.spread_statistics(state.net)
+        try:
+            with self._engine.evaluating():
+                test = evaluate(
+                    state.net, data, self._config.precision, self._watcher.should_stop, ranks, self._procedures
+                )
+        except Stopped:
+            self._store(steps, seconds)
+            raise
+        rate = self._upkeep.learning_rate(self._course.moment(state.epoch, steps - 1))
+        row = EpochRow(
+            state.epoch, rate, train_loss, train_accuracy, test.loss, test.accuracy, seconds, test.top5_accuracy
+        )
+        state.end_epoch(row, test.correct)
+        self._store(0, 0.0)
+        self._watcher.epoch_ended(row)
+
+    def _batches(self) -> tuple[float, float, float]:
+        """Train on the epoch's batches, or those that are left; the loss and accuracy of all, and the seconds taken."""
+        state, course, upkeep, train_on = self.state, self._course, self._upkeep, self._train_on
+        data, watcher, ranks = self._data, self._watcher, self._ranks
         steps, steps_before = course.steps(state.epoch), course.steps_before(state.epoch)
-        plan = data.plan_epoch(seeds.generator(config.seed, "epoch", state.epoch))
+        plan = data.plan_epoch(seeds.generator(self._config.seed, "epoch", state.epoch))
         data.expect([ranks.share(*course.batch(state.epoch, step)) for step in range(state.step, steps)], plan)
         train_on.begin_epoch(plan)
 
@@ -101,7 +146,7 @@ def train(
         for step in range(state.step, steps):
             stop, save = ranks.agree(watcher.should_stop(), watcher.should_save())
             if stop or save:
-                store(step, time.perf_counter() - began)
+                self._store(step, time.perf_counter() - began)
                 if stop:
                     raise Stopped
                 began = time.perf_counter() - state.seconds
@@ -109,25 +154,15 @@ def train(
             train_on(*course.batch(state.epoch, step))
             upkeep.after_step(steps_before + step + 1, ranks)
             watcher.stepped(state.epoch - 1 + (step + 1) / steps)
-        train_loss, train_accuracy = (ranks.total(state.sums) / data.train_count).tolist()  # waits for the device
-        seconds = time.perf_counter() - began
+        loss, accuracy = (ranks.total(state.sums) / data.train_count).tolist()  # waits for the device
+        return loss, accuracy, time.perf_counter() - began
 
-        ranks.spread_statistics(state.net)
-        try:
-            with engine.evaluating():
-                test = evaluate(state.net, data, precision, watcher.should_stop, ranks, procedures)
-        except Stopped:
-            store(steps, seconds)
-            raise
-        rate = upkeep.learning_rate(course.moment(state.epoch, steps - 1))
-        row = EpochRow(
-            state.epoch, rate, train_loss, train_accuracy, test.loss, test.accuracy, seconds, test.top5_accuracy
-        )
-        state.end_epoch(row, test.correct)
-        store(0, 0.0)
-        watcher.epoch_ended(row)
-    end = state.rows[-1]
-    return state, not (math.isfinite(end.train_loss) and math.isfinite(end.test_loss))
+    def _store(self, step: int, seconds: float) -> None:
+        """Store a checkpoint that holds so many steps of the epoch under way, and the seconds that they took."""
+        self.state.step, self.state.seconds = step, seconds
+        self.state.save(self._checkpoint, self._ranks, durable=self._durable)
+        part = step / self._course.steps(self.state.epoch) if step else 0.0
+        self._watcher.saved(self.state.epoch - 1 + part)
 
 
 def begin(config: RunConfig, data: Source, checkpoint: Path, watcher: Watcher, ranks: Ranks) -> State:
