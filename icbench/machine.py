@@ -1,7 +1,24 @@
 """What this machine has: the cores and GPUs that a process started here may use."""
 
+import ctypes
 import os
 from pathlib import Path
+
+# glibc's names in malloc.h; blocks of up to 32 MiB, its largest, come from what is kept.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_MALLOC = {_M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 64 * 2**20, _M_MMAP_THRESHOLD: 32 * 2**20}
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep the memory that it frees, rather than give it back and have each page cleared anew.
+
+    A step of training on the CPU frees and wants the same again: 10 % of a ResNet-110's. Where there is no glibc,
+    nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for name, value in _MALLOC.items():
+            mallopt(name, value)
 
 
 def cores() -> int:

@@ -148,7 +148,7 @@ def test_images_from_shards_are_decoded_as_in_a_run(
         found = canary.measure(canary.Training(own, company))
         assert found.from_shards
         assert 0.02 < found.train_seconds_per_image < 0.06
-        assert 0.02 < found.test_seconds_per_image < 0.045  # none decodes for later steps meanwhile
+        assert 0.02 < found.test_seconds_per_image < 0.055  # none decodes for later steps meanwhile
         without = canary.measure(canary.Training(own, replace(company, data=tmp_path)))
         assert not without.from_shards
         assert without.train_seconds_per_image < 0.02

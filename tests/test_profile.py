@@ -1,5 +1,7 @@
 """Profiles: how this machine, or a cluster, is to be used; and what this machine has."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -218,3 +220,22 @@ def test_out_of_memory_kills_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert machine.oom_kills() == 0
     files["/sys/fs/cgroup/memory/slurm/job_2/memory.oom_control"] = "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"
     assert machine.oom_kills() == 1
+
+
+def test_freed_memory_is_kept() -> None:
+    """A block of 16 MiB that is freed and wanted again costs no new pages: the kernel counts those it had to make."""
+    code = """
+import resource, sys
+from icbench.machine import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+bytearray(16 * 2**20)
+before = faults()
+for _ in range(10):
+    bytearray(16 * 2**20)
+print(faults() - before)
+"""
+    made = {how: int(subprocess.check_output([sys.executable, "-c", code, how])) for how in ("kept", "given")}
+    assert made["kept"] < 1000 < made["given"]

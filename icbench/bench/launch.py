@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from icbench.bench.findings import Column, Findings, Row, Table, Tell, digits, spread
 from icbench.bench.measure import Comparison, Spread, in_turn
+from icbench.bench.task import PLAIN
 from icbench.console import plural
 from icbench.errors import IcbenchError, UserError
 from icbench.machine import cores
@@ -113,7 +114,8 @@ def expected_seconds(settings: Settings) -> float:
     runs = settings.grid_runs
     sweep = 5 + runs * settings.epochs * 0.27 / cores()
     processes = runs * (3.5 + settings.epochs * 0.27) / cores()
-    each = 1 + 6 + settings.pack + sweep + processes + (10 if settings.plans else 0)
+    plain = runs * (5.5 + settings.epochs * 0.5) / cores()
+    each = 1 + 6 + settings.pack + sweep + processes + plain + (10 if settings.plans else 0)
     return 10 + settings.repeats * each + (settings.cluster_runs * 3 if settings.cluster else 0)
 
 
@@ -124,7 +126,7 @@ def measure(settings: Settings, tell: Tell) -> Findings:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tell("launch: a grid by icbench's workers, and by a process a run")
-        found.comparisons.append(_grid_both_ways(settings, folder))
+        found.comparisons += _grid_each_way(settings, folder)
         if settings.cluster:
             tell("launch: the cluster")
             found += _cluster_both_ways(settings.cluster_runs)
@@ -157,15 +159,17 @@ def _command(*arguments: str, cwd: Path | None = None) -> float:
     return seconds
 
 
-def _grid_both_ways(settings: Settings, folder: Path) -> Comparison:
+def _grid_each_way(settings: Settings, folder: Path) -> list[Comparison]:
+    """By a sweep, beside a process a run of the plain loop, and beside one of icbench's own training code."""
     text = _QUICKSTART.format(epochs=settings.epochs, seeds=settings.seeds, orderings=", ".join(settings.orderings))
     (folder / "grid.yaml").write_text(text, encoding="utf-8")
     (folder / "cpu.yaml").write_text(f"device: cpu\nworkers: {cores()}\nthreads: 1\n", encoding="utf-8")
-    ways = {"sweep": partial(_by_sweep, folder), "processes": partial(_by_processes, folder)}
+    others = {f"a process a run, {by}": engine for by, engine in (("plain loop", PLAIN), ("icbench's code", "icbench"))}
+    ways = {"sweep": partial(_by_sweep, folder)}
+    ways |= {name: partial(_by_processes, folder, engine) for name, engine in others.items()}
     seconds = in_turn(ways, settings.repeats)
-    runs = f"{plural(settings.grid_runs, 'run')} of {plural(settings.epochs, 'epoch')} on digits"
-    what = f"{runs}, {cores()} at a time; other: a process a run"
-    return Comparison.of_costs(what, "s", seconds["sweep"], seconds["processes"])
+    runs = f"{plural(settings.grid_runs, 'run')} of {plural(settings.epochs, 'epoch')} on digits, {cores()} at a time"
+    return [Comparison.of_costs(f"{runs}; other: {name}", "s", seconds["sweep"], seconds[name]) for name in others]
 
 
 def _by_sweep(folder: Path) -> float:
@@ -175,7 +179,7 @@ def _by_sweep(folder: Path) -> float:
     return seconds
 
 
-def _by_processes(folder: Path) -> float:
+def _by_processes(folder: Path, engine: str) -> float:
     """The same runs, a process for each, as many at a time as there are cores."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -184,16 +188,16 @@ def _by_processes(folder: Path) -> float:
     began = time.perf_counter()
     runs = grid.load(folder / "grid.yaml").runs()
     with ThreadPoolExecutor(cores()) as pool:
-        list(pool.map(partial(_train_one, folder), runs))
+        list(pool.map(partial(_train_one, engine, folder), runs))
     return time.perf_counter() - began
 
 
-def _train_one(folder: Path, run: "Run") -> None:
-    """A process that imports torch, trains one run by icbench's own code, writes its figures and ends."""
+def _train_one(engine: str, folder: Path, run: "Run") -> None:
+    """A process that imports torch, trains one run, writes its figures and ends."""
     run_id, config = run
     file = folder / f"{run_id}.json"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    request = pickle.dumps((config, str(file)))
+    request = pickle.dumps((engine, config, str(file)))
     done = subprocess.run(_SINGLE, input=request, capture_output=True, env=environment, check=False)
     if done.returncode or not file.is_file():
         raise IcbenchError(f"a process that trains one run failed:\n{done.stderr.decode(errors='replace')}")

@@ -10,6 +10,7 @@ from icbench.bench.images import Arrays
 from icbench.bench.task import Task
 from icbench.config import RunConfig
 from icbench.data.device import DeviceData
+from icbench.machine import keep_freed_memory
 from icbench.train import seeds
 from icbench.train.course import Course
 from icbench.train.engines import choose, start
@@ -22,6 +23,7 @@ from icbench.train.upkeep import Upkeep
 
 def prepare(task: Task, images: Arrays) -> "Ours":
     """A training before its first step."""
+    keep_freed_memory()
     engine = "auto" if task.engine == "icbench" else task.engine
     return Ours(task.config, device_data(task.config, images, torch.device(task.device)), engine)
 

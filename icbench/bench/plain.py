@@ -81,8 +81,18 @@ class Plain:
         before, self._done = self._done, min(self._done + self._batch, self._count)
         return self._done - before
 
-    def evaluate(self) -> None:
-        peer.evaluate(self.net, self._test, self._device, amp=self._amp)
+    def evaluate(self) -> float:
+        """The test accuracy."""
+        return peer.evaluate(self.net, self._test, self._device, amp=self._amp)[1]
+
+    def train_to_the_end(self, epochs: int) -> list[float]:
+        """The test accuracy after each epoch."""
+        accuracies = []
+        for _ in range(epochs):
+            for _ in peer.train(self.net, self._train, self.optimizer, self._device, amp=self._amp):
+                pass
+            accuracies.append(self.evaluate())
+        return accuracies
 
     def store(self, folder: Path) -> None:
         """Nothing: it has no checkpoint."""

@@ -33,7 +33,7 @@ from icbench.data.device import DeviceData
 from icbench.data.store import file_of, is_sharded
 from icbench.estimate import image_counts
 from icbench.failure import in_words
-from icbench.machine import cores
+from icbench.machine import cores, keep_freed_memory
 from icbench.procedure import together
 from icbench.timings import Measured
 from icbench.train import hardware, seeds
@@ -82,6 +82,7 @@ def main() -> None:
     parent = os.getppid()
     answer("ready")
     company, configs = pickle.load(sys.stdin.buffer)
+    keep_freed_memory()
     torch.set_num_threads(company.threads)
     training = None
     for config in configs:

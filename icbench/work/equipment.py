@@ -14,7 +14,7 @@ from icbench.data.device import DeviceData
 from icbench.data.source import Source
 from icbench.layout import Layout
 from icbench.locks import is_free
-from icbench.machine import cores
+from icbench.machine import cores, keep_freed_memory
 from icbench.work.assignment import Assignment
 from icbench.work.pulse import Pulse
 
@@ -32,6 +32,7 @@ class Equipment:
         self.device = torch.device(assignment.device)
         self.pulse = Pulse(self._is_alone, assignment.heartbeat_seconds, assignment.checkpoint_minutes)
         self._data: dict[Any, Source] = {}
+        keep_freed_memory()
         torch.set_num_threads(assignment.threads)
         torch.zeros(1, device=self.device)  # a GPU that does not work is no run's failure
         for number in (signal.SIGTERM, signal.SIGUSR2):
