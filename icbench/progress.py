@@ -129,7 +129,9 @@ class Progress:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
-        beats = [beat for beat in (monitor.beat(self._layout, run_id) for run_id in running) if beat]
+        # Jobs that are shared with another sweep may be at work on its runs, too.
+        own = [run_id for run_id in running if run_id in self._labels]
+        beats = [beat for beat in (monitor.beat(self._layout, run_id) for run_id in own) if beat]
         head = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=self._total, completed=self._ended, width=30)
         head.add_row(bar, f"{self._ended}/{self._total} runs", self._time_left(beats))

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -89,6 +91,16 @@ def test_a_step_is_one_of_training(config: RunConfig) -> None:
     assert min(moves) > 0.5 * config.recipe.learning_rate
     assert training.batch_size == config.recipe.batch_size
     assert isinstance(training.data, DeviceData)
+
+
+@pytest.mark.usefixtures("quick")
+def test_nothing_is_compiled_for_an_evaluation(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = canary.Training(config, Company(1, 1, "cpu"))
+    around = MagicMock()
+    training.engine = SimpleNamespace(evaluating=lambda: around)  # type: ignore[assignment]
+    monkeypatch.setattr(canary, "evaluate", lambda *_, **__: around.evaluate())
+    canary._evaluate(training, 64)
+    assert [name for name, *_ in around.mock_calls] == ["__enter__", "evaluate", "__exit__"]
 
 
 @pytest.mark.usefixtures("quick")

@@ -237,6 +237,7 @@ class Two(Ranks):
         ("auto", {"norm": "zca", "width": 16}, "cuda", None, "eager", "zca"),
         ("auto", {"procedures": "[linear-dropout]"}, "cuda", None, "eager", "dropout rate"),
         ("auto", {"procedures": "[bigger-batch]"}, "cuda", 100, "eager", "in parts"),
+        ("compiled", {"procedures": "[curriculum-dropout]"}, "cpu", None, "eager", "dropout rate"),
         (
             "compiled",
             {"block": "lstm", "ordering": "baseline", "depth": 1, "norm": "layer"},

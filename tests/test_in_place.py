@@ -157,3 +157,20 @@ def test_folded_in_evaluation(ordering: str, folds: bool) -> None:
     assert (other is net) is not folds
     assert sum(isinstance(module, nn.BatchNorm2d) for module in other.modules()) == (0 if folds else 13)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_one_value_a_channel_is_refused_as_by_batch_norm() -> None:
+    layer = FastIC(nn.BatchNorm2d(6), GapDropout(0.2), gradient_is_own=True)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        layer(torch.randn(1, 6, 1, 1))
+
+
+def test_norm_and_gates_as_one_in_bfloat16() -> None:
+    torch.manual_seed(8)
+    x = torch.randn(8, 6, 5, 5).to(torch.bfloat16, memory_format=torch.channels_last)
+    torch.manual_seed(9)
+    y = FastIC(nn.BatchNorm2d(6), GapDropout(0.2), gradient_is_own=True)(x)
+    torch.manual_seed(9)
+    exact = FastIC(nn.BatchNorm2d(6), GapDropout(0.2), gradient_is_own=True)(x.float())
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), exact, rtol=2**-7, atol=2**-7)

@@ -12,6 +12,7 @@ from icbench.commands import estimating
 from icbench.commands.plan import compare
 from icbench.config import RunConfig
 from icbench.console import console
+from icbench.files import write_json
 from icbench.layout import Layout
 from icbench.progress import Progress
 
@@ -58,3 +59,18 @@ def test_a_run_that_is_missing_since_the_estimate_was_made_is_weighed_too(
     known = sweep.cells[0].config
     recipe = replace(known.recipe, epochs=3 * known.recipe.epochs)
     assert costing.weigh(replace(known, recipe=recipe)) == pytest.approx(3 * costing.weigh(known))
+
+
+def test_runs_of_another_sweep_are_not_displayed(write_grid: WriteGrid, tmp_path: Path) -> None:
+    """Jobs that are shared may be at work on them."""
+    layout = Layout(tmp_path / "results")
+    (run_id, _), *rest = grid.load(write_grid(TEXT)).runs()
+    for each in (run_id, rest[0][0]):
+        layout.run(each).progress.parent.mkdir(parents=True)
+        write_json(layout.run(each).progress, {"done": 1, "epochs": 2, "seconds_left": 3.0, "hostname": "n1"})
+    with Progress(layout, tuple(rest), len(rest), console(), lambda _: 1.0) as shown:
+        out = console()
+        with out.capture() as lines:
+            out.print(shown._display([run_id, rest[0][0]]))
+    assert rest[0][0] in lines.get()
+    assert run_id not in lines.get()

@@ -74,8 +74,10 @@ class Costing:
         if number < len(each):
             return each[number]
         groups = self.grouping.groups()
-        took = sum(seconds * group.runs for seconds, group in zip(each, groups, strict=False))
-        return groups[number].operations * took / sum(group.operations * group.runs for group in groups)
+        known = list(zip(each, groups, strict=False))  # not this kind, which the estimate came before
+        took = sum(seconds * group.runs for seconds, group in known)
+        done = sum(group.operations * group.runs for _, group in known)
+        return groups[number].operations * (took / done if done else 1.0)
 
     @property
     def hours(self) -> "Interval":

@@ -29,7 +29,8 @@ class FastIC(IC):
 
     def forward(self, x: Tensor) -> Tensor:
         norm = self.norm
-        if not (norm.training and self.dropout.draws_gaps(x)):
+        # Of a single value a channel there is no variance, which torch's module says.
+        if not (norm.training and self.dropout.draws_gaps(x) and x.numel() > x.shape[1]):
             return super().forward(x)
         assert norm.num_batches_tracked is not None
         norm.num_batches_tracked.add_(1)

@@ -1,5 +1,7 @@
 """Layers that overwrite what nobody needs any more: the same bits in fewer passes over memory.
 
+But for nets one channel wide, whose sums may then lie otherwise in memory and are added up in another order.
+
 For training and evaluation only. Who looks into a net, at what a convolution gave, should look at one without.
 """
 

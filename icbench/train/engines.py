@@ -21,6 +21,7 @@ from icbench.train.state import State
 from icbench.train.steps import Eager, Step
 
 _MOST_COMPILED = 64
+_SCHEDULED = "its dropout rate changes from step to step"
 
 
 class Engine(NamedTuple):
@@ -51,6 +52,8 @@ def choose(wanted: str, config: RunConfig, data: Source, ranks: Ranks, images_at
     compiled = wanted == "compiled"
     if compiled and config.block == "lstm":
         compiled, reason = False, "an LSTM has no residual units to compile"
+    if compiled and together(config.procedures).schedules_dropout:  # each of its rates would be compiled anew
+        compiled, reason = False, _SCHEDULED
     return Engine(compiled, graph=wanted != "eager" and not obstacle, images_at_once=parts, reason=reason)
 
 
@@ -65,7 +68,7 @@ def _obstacle(config: RunConfig, data: Source, ranks: Ranks, parts: int | None) 
     if parts:
         return "its batches are done in parts"
     if together(config.procedures).schedules_dropout:
-        return "its dropout rate changes from step to step"
+        return _SCHEDULED
     if not getattr(catalog.load("norms", config.norm.name), "CAPTURABLE", True):
         return f"norm {config.norm.name} waits for the GPU in each step"
     return ""

@@ -20,7 +20,7 @@ from icbench.train import numerics, parameters, seeds
 from icbench.train.ranks import ALONE, Ranks
 
 # Part of every checkpoint's digest: one that another version of icbench laid out otherwise counts as damaged.
-_FORMAT = b"icbench checkpoint 4"
+_FORMAT = b"icbench checkpoint 5"
 
 
 @dataclass(frozen=True)

@@ -219,7 +219,8 @@ def _evaluate(training: Training, images: int) -> None:
     data.test_labels = whole[:images]
     try:
         config = training.config
-        evaluate(training.state.net, data, config.precision, procedures=together(config.procedures))
+        with training.engine.evaluating():
+            evaluate(training.state.net, data, config.precision, procedures=together(config.procedures))
     finally:
         data.test_labels = whole
 
