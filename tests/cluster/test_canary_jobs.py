@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from functools import partial
 
 from conftest import wait_for
 from harness import PROFILE, Cluster
@@ -46,7 +47,12 @@ def test_ctrl_c_cancels_the_job(cluster: Cluster) -> None:
     with cluster.closed():
         command = [sys.executable, "-m", "icbench", "plan", "grid.yaml", "--no-build", "--profile", "profile.yaml"]
         waiting = subprocess.Popen(
-            [*command, "--canary"], cwd=cluster.folder, env=cluster.environment, stderr=subprocess.PIPE, text=True
+            [*command, "--canary"],
+            cwd=cluster.folder,
+            env=cluster.environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
         )
         wait_for(lambda: "icbench-canary." in cluster.slurm("squeue", "--noheader", "--format=%j"), 60, every=0.3)
         waiting.send_signal(signal.SIGINT)
