@@ -52,8 +52,8 @@ def measure(
         cores=profile.cpus_per_task,
     )
     job = Executor(folder, code, f"icbench-canary.{token}", own).submit_one(_in_job, nets, company)
-    told(f"submitted job {job.job_id}, which measures {len(nets)} nets; Ctrl-C cancels it")
     try:
+        told(f"submitted job {job.job_id}, which measures {len(nets)} nets; Ctrl-C cancels it")
         answers, host = _result(job, told)
     except BaseException:
         slurm.cancel([job.job_id])
