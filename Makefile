@@ -11,7 +11,8 @@ READY := $(VENV)/.ready
 quickstart: $(READY)
 	$(BIN)/icbench sweep sweeps/quickstart.yaml
 
-# Stealing work evens the two processes out (281 s for 328, when there were 2,162); on a cluster it would put heavy tests beside those that wait.
+# Stealing work evens the two processes out (281 s for 328, when there were 2,162 tests); on a cluster it would put heavy
+# tests beside those that wait.
 test: $(READY)
 	$(BIN)/pytest -n 2 --dist $(if $(ICBENCH_REQUIRE_CLUSTER),load,worksteal)
 
