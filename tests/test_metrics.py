@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from icbench.report import metrics
+from icbench import metrics
 
 some = settings(max_examples=60, deadline=None)
 Curves = np.ndarray

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from icbench.report import metrics, stats
+from icbench import metrics
+from icbench.metrics import Floats
+from icbench.report import stats
 from icbench.report.evidence import Evidence
-from icbench.report.metrics import Floats
 from icbench.report.stats import Estimate, Tested
 from icbench.report.treatments import Contrast, contrasts
 

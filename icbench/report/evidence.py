@@ -13,14 +13,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from icbench import grid, monitor, results
+from icbench import grid, metrics, monitor, results
 from icbench.config import Cell, Recipe
 from icbench.errors import IcbenchError, UserError, suggest
 from icbench.grid import Sweep
 from icbench.layout import Layout
+from icbench.metrics import Floats
 from icbench.monitor import Failure
-from icbench.report import metrics
-from icbench.report.metrics import Floats
 from icbench.train.schedule import learning_rate
 
 # Of a run: what its conditions were, beside the figures.

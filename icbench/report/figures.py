@@ -22,14 +22,14 @@ from matplotlib.legend import Legend
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-from icbench import wording
+from icbench import metrics, wording
 from icbench.config import RunConfig
 from icbench.files import write_whole
-from icbench.report import metrics, stats
+from icbench.metrics import Floats
+from icbench.report import stats
 from icbench.report.answer import BASELINE_S, target_in_words
 from icbench.report.comparison import NONE, Comparisons
 from icbench.report.evidence import Evidence
-from icbench.report.metrics import Floats
 from icbench.report.published import SOURCES, Beside
 from icbench.report.stats import Estimate
 from icbench.report.treatments import Contrast, contrasts, in_words, varying
