@@ -17,13 +17,14 @@ from icbench.commands import (
     logs,
     plan,
     report,
+    search,
     show,
     status,
     sweep,
 )
 from icbench.console import exit_code
 
-_COMMANDS = (sweep, plan, status, report, show, logs, cancel, list_, compact, data, doctor, bench)
+_COMMANDS = (sweep, search, plan, status, report, show, logs, cancel, list_, compact, data, doctor, bench)
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -29,6 +29,7 @@ from icbench.yamlfile import Document, Mistake, Path_, read
 
 _KEYS = ("name", "question", "recipe", "fixed", "grid", "zip", "include", "exclude", "seeds", "baseline")
 _MOST_SEEDS = 10_000
+_OWN_BASELINE = "baseline"
 
 
 @dataclass(frozen=True)
@@ -63,21 +64,25 @@ def load(file: Path, name: str = "") -> Sweep:
     """Read a grid, to be called `name`, else as it says. Raises UserError for any mistake in it; nothing is written."""
     document = read(file)
     try:
-        sweep = _sweep(document)
+        sweep = parse(document)
         return replace(sweep, name=name) if name else sweep
     except Mistake as mistake:
         raise document.error(mistake) from None
 
 
-def _sweep(document: Document) -> Sweep:
+def parse(document: Document, searched: Fields | None = None) -> Sweep:
+    """A grid. Raises Mistake. searched: of a search's file, which is a grid and more, the fields that are not given in
+    it, since they are searched for, each with some value.
+    """
     data = document.data
+    keys = _KEYS if searched is None else (*_KEYS, "search")
     if not isinstance(data, dict):
-        raise Mistake((), "the file holds no grid.", f"A grid maps some of these keys to values: {', '.join(_KEYS)}.")
+        raise Mistake((), "the file holds no grid.", f"A grid maps some of these keys to values: {', '.join(keys)}.")
     for key in data:
-        if key not in _KEYS:
-            raise Mistake((key,), f"a grid has no key {key!r}.", _elsewhere(key) or suggest(key, _KEYS))
+        if key not in keys:
+            raise Mistake((key,), f"a grid has no key {key!r}.", _elsewhere(key) or suggest(key, keys))
     seeds = _seeds(data)
-    combinations, excluded = _combinations(data, seeds)
+    combinations, excluded = _combinations(data, seeds, searched or {})
     cells, given = _cells(combinations, seeds)
     _check_excluded(excluded, cells, seeds)
     return Sweep(
@@ -91,12 +96,17 @@ def _sweep(document: Document) -> Sweep:
     )
 
 
-def _combinations(data: dict[str, Any], seeds: tuple[int, ...]) -> tuple[list[Fields], list[list[Fields]]]:
+def _combinations(
+    data: dict[str, Any], seeds: tuple[int, ...], searched: Fields
+) -> tuple[list[Fields], list[list[Fields]]]:
     """The fields of each configuration that the grid names, some perhaps more than once; what each exclude matches."""
     fixed = _fixed(data)
     axes, rows = _grid(data), _zip(data)
     _check_given_once(data, fixed, axes, rows)
-    includes = _entries(data, "include")
+    includes = _entries(data, "include", with_baseline=True)
+    first = {field: values[0] for field, values in axes.items()}
+    _check_not_searched(searched, [fixed, first, *rows, *includes, *_entries(data, "exclude")])
+    fixed |= searched
     product_ = [fixed | axis | row for axis in _product(axes) for row in rows]
     if includes and not axes and rows == [{}] and not all(field in fixed for field in REQUIRED):
         product_ = []  # 'fixed' is what the entries of 'include' share
@@ -133,6 +143,8 @@ def _cells(combinations: list[Fields], seeds: tuple[int, ...]) -> tuple[dict[str
 
 def _elsewhere(key: str) -> str:
     """The remedy for a configuration's field that stands at the top."""
+    if key == "search":
+        return "A file with a search is for: icbench search FILE."
     if key == "seed":
         return "Write seeds: 3, or seeds: [0, 1, 2]."
     if key in DEFAULTS or key in REQUIRED:
@@ -245,6 +257,13 @@ def _check_given_once(data: dict[str, Any], fixed: Fields, axes: dict[str, list[
                 )
 
 
+def _check_not_searched(searched: Fields, given: list[Fields]) -> None:
+    for fields in given:
+        for field, value in fields.items():
+            if field in searched:
+                raise Mistake(value.path, f"{field!r} is given here, and searched for.", "Keep one of them.")
+
+
 def _seeds(data: dict[str, Any]) -> tuple[int, ...]:
     raw = data.get("seeds", 1)
     right = f"seeds should be a number from 1 to {_MOST_SEEDS:,}, or a list of different whole numbers below 2^63"
@@ -267,14 +286,26 @@ def _product(axes: dict[str, list[Given]]) -> Iterator[Fields]:
     return (dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
 
 
-def _entries(data: dict[str, Any], key: str) -> list[Fields]:
-    """The entries of 'include' or 'exclude'."""
+def _entries(data: dict[str, Any], key: str, *, with_baseline: bool = False) -> list[Fields]:
+    """The entries of 'include' or 'exclude'. with_baseline: they may say what their baseline changes in them beside
+    what the grid's 'baseline' does; this stands among their fields as if it were one.
+    """
     raw = data.get(key, [])
     if not isinstance(raw, list):
         raise Mistake(
             (key,), f"{key}: {raw!r} should be a list of mappings, as in [{{ordering: baseline, depth: 20}}]."
         )
-    return [_field_mapping(entry, (key, index), f"{key}:") for index, entry in enumerate(raw)]
+    entries = []
+    for index, entry in enumerate(raw):
+        path, own = (key, index), dict[str, Given]()
+        if with_baseline and isinstance(entry, dict) and _OWN_BASELINE in entry:
+            at = (*path, _OWN_BASELINE)
+            if _OWN_BASELINE not in data:
+                raise Mistake(at, "the grid has no baselines.", "Give it baseline: {ordering: baseline}, or so.")
+            own = {_OWN_BASELINE: Given(_field_mapping(entry[_OWN_BASELINE], at, "baseline:"), at)}
+            entry = {field: value for field, value in entry.items() if field != _OWN_BASELINE}
+        entries.append(_field_mapping(entry, path, f"{key}:") | own)
+    return entries
 
 
 def _excluded(
@@ -356,7 +387,7 @@ def _baselines(data: dict[str, Any], cells: dict[str, Cell], given: dict[str, li
     for cell in cells.values():
         try:
             for fields in given[cell.cell_id]:
-                config = resolve(fields | change)
+                config = resolve(fields | change | _own_change(fields))
                 baseline, _ = ids.get(id(config)) or ids.setdefault(id(config), (config.cell_id, config))
                 if baseline in cells:
                     break
@@ -371,6 +402,12 @@ def _baselines(data: dict[str, Any], cells: dict[str, Cell], given: dict[str, li
         if baseline != cell.cell_id:
             baselines[cell.cell_id] = baseline
     return baselines
+
+
+def _own_change(fields: Fields) -> Fields:
+    """What an entry of 'include' says that its baseline changes in it."""
+    own: Fields = fields[_OWN_BASELINE].value if _OWN_BASELINE in fields else {}
+    return own
 
 
 def _describe_both(first: RunConfig, second: RunConfig) -> tuple[str, str]:

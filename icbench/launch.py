@@ -20,6 +20,7 @@ from icbench.locks import Lock
 from icbench.plan import Pack
 from icbench.profile import Local
 from icbench.work.assignment import Assignment, terms
+from icbench.work.handout import Handout
 from icbench.work.worker import work
 
 _POLL_SECONDS = 0.1
@@ -49,7 +50,8 @@ class _Worker:
 class LocalJobs:
     """The workers of one submission on this machine; each is a submitit job. As a context: leaving it stops them.
 
-    estimate: what the ledger notes of what was expected of the packs.
+    estimate: what the ledger notes of what was expected of the packs. workers: how many there are of an open
+    submission, whose runs are handed out as they work (work/handout.py); None: one for each pack.
     """
 
     layout: Layout
@@ -58,6 +60,7 @@ class LocalJobs:
     profile: Local
     data: Path | None
     estimate: dict[str, Any] | None = None
+    workers: int | None = None
     _entry: ledger.Entry = field(init=False)
     _workers: dict[int, _Worker] = field(default_factory=dict)
     _jobs: list[str] = field(default_factory=list)
@@ -67,12 +70,15 @@ class LocalJobs:
         self._entry = ledger.Entry.new(self.sweep, self.profile, self.packs, estimate=self.estimate)
         files = self._files
         files.submitit.mkdir(parents=True)
-        write_whole(files.packs, lambda file: pickle.dump(self.packs, file))
+        if self.workers is None:
+            write_whole(files.packs, lambda file: pickle.dump(self.packs, file))
+        else:
+            self.handout.give(())
         lifeline = Lock.take(files.lifeline)
         assert lifeline is not None, "a submission's folder is its own"
         self._lifeline = lifeline
         try:
-            for index in range(len(self.packs)):
+            for index in range(self.workers or len(self.packs)):
                 self._start(index)
             self._record()
         except BaseException:
@@ -88,7 +94,12 @@ class LocalJobs:
         """The ids of the runs under way."""
         return [worker.current for worker in self._workers.values() if worker.current and not worker.over]
 
-    def events(self) -> Iterator[Event | None]:
+    @property
+    def handout(self) -> Handout:
+        """By which runs are handed out to the workers of an open submission."""
+        return Handout(self.layout, self._entry)
+
+    def events(self, poll_seconds: float = _POLL_SECONDS) -> Iterator[Event | None]:
         """What the workers begin and end, as it happens; None whenever a moment has passed. Ends when all have ended.
 
         A worker that dies is replaced by one that goes on with its pack. Raises IcbenchError when workers cannot start,
@@ -104,7 +115,7 @@ class LocalJobs:
                     yield {"event": "death", "run_id": worker.current}
                     self._replace(index, worker)
             yield None
-            time.sleep(_POLL_SECONDS)
+            time.sleep(poll_seconds)
 
     def stop(self) -> None:
         """Ask the workers to store a checkpoint and end; wait for them; kill what does not end in time."""
@@ -161,7 +172,7 @@ class LocalJobs:
                 worker.current = event["run_id"]
                 worker.began_any = True
                 self._stillborn.clear()
-            case "finish" | "fail" | "left":
+            case "finish" | "fail" | "left" | "pruned":
                 worker.current = None
             case "end" | "stopped":
                 worker.over = True

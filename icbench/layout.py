@@ -38,6 +38,16 @@ class RunFiles:
     def log(self) -> Path:
         return self.folder / "log.txt"
 
+    @property
+    def curve(self) -> Path:
+        """The epochs that a run under way, or one that was left, has behind it: one JSON object a line."""
+        return self.folder / "curve.jsonl"
+
+    @property
+    def pruned(self) -> Path:
+        """Which search stopped the run before its end, and after which epoch, as JSON; its checkpoint is kept."""
+        return self.folder / "pruned.json"
+
 
 @dataclass(frozen=True)
 class SweepFiles:
@@ -54,6 +64,31 @@ class SweepFiles:
     def manifest(self) -> Path:
         """The run ids that the grid named when it was last submitted, as JSON."""
         return self.folder / "sweep.json"
+
+    @property
+    def search(self) -> Path:
+        """Of a search, its file as last begun; it has no grid.yaml."""
+        return self.folder / "search.yaml"
+
+    @property
+    def trials(self) -> Path:
+        """Of a search, the table of all its studies' trials."""
+        return self.folder / "trials.parquet"
+
+    @property
+    def confirmation(self) -> Path:
+        """Of a search, the grid that confirms what it found."""
+        return self.folder / "confirm.yaml"
+
+    @property
+    def controllers(self) -> Path:
+        """Of a search, a file for each of its controllers, which holds it (flock) while it lives."""
+        return self.folder / "controllers"
+
+    @property
+    def adopting(self) -> Path:
+        """Held (flock) while a search looks for what controllers that are gone have left."""
+        return self.folder / ".adopting"
 
     @property
     def ledger(self) -> Path:
@@ -74,6 +109,15 @@ class SubmissionFiles:
     def packs(self) -> Path:
         """The packs of runs, pickled: worker k does pack k first, then helps with the others."""
         return self.folder / "packs.pickle"
+
+    @property
+    def open(self) -> Path:
+        """While it stands, more runs may come: workers that have done what the packs hold wait for them."""
+        return self.folder / "open"
+
+    def stop(self, run_id: str) -> Path:
+        """Asks this submission's workers to end a run with its epoch, and not to begin it."""
+        return self.folder / "stop" / run_id
 
     def slot(self, index: int) -> Path:
         """Held (flock) by the first process of a SLURM job's slot while it looks after its worker."""
@@ -129,6 +173,11 @@ class Layout:
     def canaries(self) -> Path:
         """What canaries measured: one JSON file for each net and place."""
         return self.root / "canaries"
+
+    @property
+    def studies(self) -> Path:
+        """Optuna's studies of all searches, unless a database is named for them: an SQLite file."""
+        return self.root / "studies.db"
 
     @property
     def submitting(self) -> Path:

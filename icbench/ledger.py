@@ -24,7 +24,8 @@ from icbench.profile import Profile
 
 @dataclass(frozen=True)
 class Entry:
-    """One submission. jobs: submitit's ids of them. packs: the run ids that each worker or slot was given.
+    """One submission. jobs: submitit's ids of them. packs: the run ids that each worker or slot was given; while it is
+    open, those that are handed out just now.
 
     slots: how many packs a job has. cluster: SLURM's name of it; empty for a local sweep. over: none of its jobs is
     live any more, for good. estimate: what its runs were expected to take (commands/estimating.py); None in older ones.
@@ -83,6 +84,9 @@ class Entry:
     def with_jobs(self, jobs: Iterable[str]) -> "Entry":
         return replace(self, jobs=tuple(jobs))
 
+    def dealt(self, packs: Iterable[Iterable[str]]) -> "Entry":
+        return replace(self, packs=tuple(map(tuple, packs)))
+
     def ended(self) -> "Entry":
         return replace(self, over=True)
 
@@ -100,8 +104,9 @@ def entries(layout: Layout) -> Iterator[Entry]:
     for file in sorted(layout.sweeps.glob("*/ledger/*.json")):
         content = read_json(file)
         if content and "executor" in content:  # else made by an icbench that had no clusters
-            packs = tuple(tuple(pack) for pack in content.pop("packs"))
-            yield Entry(**content | {"packs": packs, "jobs": tuple(content["jobs"])})
+            entry = Entry(**content | {"packs": (), "jobs": tuple(content["jobs"])})
+            handed_out = read_json(layout.sweep(entry.sweep).submission(entry.submission).open)
+            yield entry.dealt(content["packs"] if handed_out is None else [handed_out])
 
 
 def is_under_way(layout: Layout, entry: Entry) -> bool:
@@ -118,5 +123,10 @@ def record_sweep(layout: Layout, sweep: Sweep) -> bool:
     before = (read_json(files.manifest) or {}).get("run_ids", [])
     files.folder.mkdir(parents=True, exist_ok=True)
     write_whole(files.grid, lambda file: file.write(sweep.text.encode()))
-    write_json(files.manifest, {"name": sweep.name, "question": sweep.question, "run_ids": sweep.run_ids})
+    record_runs(layout, sweep.name, sweep.question, sweep.run_ids)
     return bool(before) and set(before).isdisjoint(sweep.run_ids)
+
+
+def record_runs(layout: Layout, name: str, question: str, run_ids: list[str]) -> None:
+    """Write which runs a sweep, or a search so far, is of."""
+    write_json(layout.sweep(name).manifest, {"name": name, "question": question, "run_ids": run_ids})

@@ -88,6 +88,8 @@ _PARSERS: dict[str, Callable[..., Any]] = {
     "seed": _seed,
 }
 
+FIELDS = tuple(_PARSERS)
+
 
 def parse_field(field: str, raw: object, path: Path_) -> Given:
     """Parse one value of one field; `path` ends where the value stands. Raises Mistake."""

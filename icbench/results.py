@@ -217,6 +217,19 @@ def compact(layout: Layout) -> int:
     return len(done)
 
 
+def learning_curve(layout: Layout, run_id: str) -> tuple[list[float], float, bool]:
+    """Of a finished run: the accuracy after each epoch, the seconds of training, and whether it diverged."""
+    import pyarrow.parquet as pq
+
+    if is_finished(layout, run_id):
+        # Of one file alone no schema has to be found out.
+        epochs = pq.ParquetFile(layout.row("epochs", run_id)).read(["test_accuracy", "seconds"])
+        run = pq.ParquetFile(layout.row("runs", run_id)).read(["diverged"])
+    else:
+        epochs, run = (read(layout, table, [run_id]) for table in ("epochs", "runs"))
+    return epochs["test_accuracy"].to_pylist(), sum(epochs["seconds"].to_pylist()), run["diverged"][0].as_py()
+
+
 def existing(results: str | Path) -> Layout:
     """The layout of a results directory that is there. Raises UserError where there is none."""
     root = Path(results)

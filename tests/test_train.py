@@ -1,7 +1,7 @@
 """Training: what seeds control, that a stopped training goes on bit for bit, divergence, the recipe's numbers."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -61,8 +61,8 @@ class Watcher:
     save_after: tuple[int, ...] = ()
     saves: list[float] = field(default_factory=list)
 
-    def resumed(self, epoch: int, step: int) -> None:
-        self.resumed_at.append((epoch, step))
+    def resumed(self, rows: Sequence[EpochRow], step: int) -> None:
+        self.resumed_at.append((len(rows) + 1, step))
 
     def discarded(self) -> None:
         self.discards += 1

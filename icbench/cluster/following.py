@@ -66,6 +66,6 @@ class ClusterJobs:
             match event["event"]:
                 case "begin":
                     self._current[file] = event["run_id"]
-                case "start" | "finish" | "fail" | "left":
+                case "start" | "finish" | "fail" | "left" | "pruned":
                     self._current.pop(file, None)
             yield event

@@ -101,7 +101,7 @@ def _advanced(share: Share) -> bool:
         incarnation = None
         for event in Follower(share.files.events(index)).read():
             incarnation = event["incarnation"] if event["event"] == "start" else incarnation
-            progress = event["event"] in ("finish", "fail") or event.get("advanced")
+            progress = event["event"] in ("finish", "fail", "pruned") or event.get("advanced")
             if incarnation == ours and progress:
                 return True
     return False
@@ -315,6 +315,8 @@ class _Slot:
                 time.sleep(_AGAIN_SECONDS)
 
     def _is_anything_left(self) -> bool:
+        if self.share.files.open.exists():
+            return True
         layout = Layout(self.share.terms.results)
         packs: list[Any] = pickle.loads(self.share.files.packs.read_bytes())
         run_ids = {run_id for pack in packs for run_id, _ in pack} - finished(layout)

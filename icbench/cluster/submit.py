@@ -23,6 +23,7 @@ from icbench.plan import Pack, Run
 from icbench.profile import Slurm
 from icbench.values import Scalar
 from icbench.work.assignment import terms
+from icbench.work.handout import Handout
 
 # How a job whose time is over is treated is for icbench to decide (slot.Job.checkpoint): submitit would count every
 # job of 10 minutes or less as timed out, and stop requeueing it after three times.
@@ -107,12 +108,52 @@ def submit(
     wanted = profile.jobs_for(len(missing))
     jobs = _allowed(wanted, profile, cluster)
     packs = plan.packs(missing, min(jobs * profile.slots, len(missing)), weigh)
+    entry = ledger.Entry.new(sweep, profile, packs, cluster.name, estimate(packs) if estimate else None)
+    return _submit(layout, entry, packs, wanted, jobs, profile, data, cluster, live)
+
+
+def submit_open(
+    layout: Layout,
+    sweep: str,
+    runs: tuple[Run, ...],
+    at_once: int,
+    profile: Slurm,
+    data: Path,
+    cluster: slurm.Cluster,
+    live: list[Live],
+) -> Submitted:
+    """Submit jobs that do these runs and then wait for more (work/handout.py), enough of them for so many runs at once.
+
+    The caller holds the lock `layout.submitting`. Raises SlurmError when the cluster takes none.
+    """
+    wanted = profile.jobs_for(at_once)
+    entry = ledger.Entry.new(sweep, profile, [runs], cluster.name)
+    return _submit(
+        layout, entry, [runs], wanted, _allowed(wanted, profile, cluster), profile, data, cluster, live, is_open=True
+    )
+
+
+def _submit(
+    layout: Layout,
+    entry: ledger.Entry,
+    packs: list[Pack],
+    wanted: int,
+    jobs: int,
+    profile: Slurm,
+    data: Path,
+    cluster: slurm.Cluster,
+    live: list[Live],
+    *,
+    is_open: bool = False,
+) -> Submitted:
     # Not resolved: what is a link here may lead elsewhere on a node.
     code = frozen.freeze(layout).absolute()
-    entry = ledger.Entry.new(sweep, profile, packs, cluster.name, estimate(packs) if estimate else None)
-    share = _share(profile, Layout(layout.root.absolute()), sweep, entry.submission, data)
+    share = _share(profile, Layout(layout.root.absolute()), entry.sweep, entry.submission, data)
     share.files.submitit.mkdir(parents=True)
-    write_whole(share.files.packs, lambda file: pickle.dump(packs, file))
+    if is_open:
+        Handout(layout, entry).give(packs[0])
+    else:
+        write_whole(share.files.packs, lambda file: pickle.dump(packs, file))
     ledger.write(layout, entry)
     executor = Executor(share.files.submitit, code, entry.job_name, profile)
     refusal = ""

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -22,8 +23,8 @@ from icbench.train.upkeep import Upkeep
 class Watcher(Protocol):
     """What a training tells and asks while it runs."""
 
-    def resumed(self, epoch: int, step: int) -> None:
-        """The training goes on from a checkpoint, within `epoch`, after `step` batches."""
+    def resumed(self, rows: Sequence[EpochRow], step: int) -> None:
+        """The training goes on from a checkpoint that holds these epochs and `step` batches of the next."""
 
     def discarded(self) -> None:
         """The checkpoint is damaged; the training begins anew."""
@@ -47,7 +48,7 @@ class Watcher(Protocol):
 class Unwatched(Watcher):
     """Nobody watches; what anybody does want to hear, a class made from this one says."""
 
-    def resumed(self, epoch: int, step: int) -> None: ...
+    def resumed(self, rows: Sequence[EpochRow], step: int) -> None: ...
     def discarded(self) -> None: ...
     def stepped(self, epochs: float) -> None: ...
     def epoch_ended(self, row: EpochRow) -> None: ...
@@ -173,7 +174,7 @@ def begin(config: RunConfig, data: Source, checkpoint: Path, watcher: Watcher, r
         state.net.take(data.train_batch(plan, 0, len(state.net.images), dtype(config.precision))[0])
     stored = read_checkpoint(checkpoint, ranks)
     if state.restore(stored, config.seed, ranks):
-        watcher.resumed(state.epoch, state.step)
+        watcher.resumed(state.rows, state.step)
     elif stored is not None:
         watcher.discarded()
     ranks.attach(state.net)

@@ -77,6 +77,10 @@ class Assignment(Terms):
     before: tuple[str, str] = (kinds.DIED, "killed?")
 
 
+# What the first rank says from time to time while there may be more to do, lest the others take it for lost.
+WAITING = b"waiting"
+
+
 class Outcome(Enum):
     """How a worker ended, as its exit code: nothing is left that it could do; it was asked to stop; the disk is full;
     a rank that it shared a run with is lost, or has lost it; the other ranks never came.

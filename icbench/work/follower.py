@@ -11,11 +11,13 @@ from icbench.train.engines import choose
 from icbench.train.evaluation import Stopped
 from icbench.train.loop import train
 from icbench.train.ranks import PeerLost, Ranks
-from icbench.work.assignment import Assignment, Outcome
+from icbench.work.assignment import WAITING, Assignment, Outcome
 from icbench.work.equipment import Equipment
 from icbench.work.meeting import meet
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from icbench.config import RunConfig
     from icbench.train.state import EpochRow
     from icbench.work.pulse import Pulse
@@ -29,6 +31,8 @@ def work(assignment: Assignment) -> Outcome:
         with equipment.pulse, meet(equipment) as ranks:
             met = True
             while told := ranks.broadcast(None):
+                if told == WAITING:
+                    continue
                 run_id, config = pickle.loads(told)
                 _train(run_id, config, equipment, ranks)
     except PeerLost as error:
@@ -59,7 +63,7 @@ class _Silent:
     def __init__(self, pulse: "Pulse"):
         self._pulse = pulse
 
-    def resumed(self, epoch: int, step: int) -> None:
+    def resumed(self, rows: "Sequence[EpochRow]", step: int) -> None:
         pass
 
     def discarded(self) -> None:

@@ -7,14 +7,18 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icbench.config import RunConfig
+from icbench.curve import write_curve
 from icbench.files import write_json
 from icbench.layout import RunFiles
 from icbench.provenance import slurm_job_id
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from icbench.train.state import EpochRow
 
 _LOOK_SECONDS = 1.0
@@ -46,9 +50,9 @@ class Pulse:
         self._ended.set()
         self._thread.join()
 
-    def watch(self, files: RunFiles, config: RunConfig, write: Callable[[str], None]) -> "Watched":
-        """Begin a run's heartbeat."""
-        self._watched = watched = Watched(self, files, config.recipe.epochs, write)
+    def watch(self, files: RunFiles, config: RunConfig, stop: Path, write: Callable[[str], None]) -> "Watched":
+        """Begin a run's heartbeat; where the file `stop` stands at an epoch's end, the run is pruned."""
+        self._watched = watched = Watched(self, files, config.recipe.epochs, stop, write)
         self._shown = -self._heartbeat_seconds
         self.show()
         return watched
@@ -79,13 +83,15 @@ class Pulse:
 class Watched:
     """The training's watcher: notes how far it is, which the pulse makes known, and passes on the wish to stop.
 
-    cancelled: somebody recorded the run as failed meanwhile, which `icbench cancel RUN` does. advanced: a checkpoint
-    was stored that is further on than where this attempt began.
+    cancelled: somebody recorded the run as failed meanwhile, which `icbench cancel RUN` does. pruned: its search wants
+    no more of it. advanced: a checkpoint was stored that is further on than where this attempt began.
     """
 
-    def __init__(self, pulse: Pulse, files: RunFiles, epochs: int, write: Callable[[str], None]):
+    def __init__(self, pulse: Pulse, files: RunFiles, epochs: int, stop: Path, write: Callable[[str], None]):
         self.cancelled = False
+        self.pruned = False
         self.advanced = False
+        self._stop = stop
         self._pulse = pulse
         self._files = files
         self._epochs = epochs
@@ -93,10 +99,12 @@ class Watched:
         self._began: tuple[float, float] | None = None
         self._done = 0.0
         self._saved = time.monotonic()
+        files.curve.unlink(missing_ok=True)
 
-    def resumed(self, epoch: int, step: int) -> None:
-        self._done = epoch - 1.0
-        self._write(f"goes on from its checkpoint in epoch {epoch}, after {step} batches")
+    def resumed(self, rows: "Sequence[EpochRow]", step: int) -> None:
+        self._done = float(len(rows))
+        write_curve(self._files, rows)
+        self._write(f"goes on from its checkpoint in epoch {len(rows) + 1}, after {step} batches")
 
     def discarded(self) -> None:
         self._write("its checkpoint is damaged; the run begins anew")
@@ -108,10 +116,12 @@ class Watched:
 
     def epoch_ended(self, row: "EpochRow") -> None:
         self._write(f"epoch {row.epoch}: train loss {row.train_loss:.4f}, test accuracy {row.test_accuracy:.4f}")
+        write_curve(self._files, [row])
+        self.pruned = self._stop.exists()
         self._pulse.show()
 
     def should_stop(self) -> bool:
-        return self._pulse.stop or self.cancelled
+        return self._pulse.stop or self.cancelled or self.pruned
 
     def should_save(self) -> bool:
         return time.monotonic() - self._saved > self._pulse.checkpoint_seconds

@@ -4,6 +4,7 @@ A run is claimed by a lock that the kernel frees when its holder dies, so any nu
 sweeps, may be given the same runs: each is done once. torch is imported only when the work begins.
 """
 
+import math
 import os
 import pickle
 import socket
@@ -18,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from icbench import kinds, provenance, wording
 from icbench.config import RunConfig
+from icbench.curve import read_curve
 from icbench.events import Teller
 from icbench.failure import in_words, record_failure
-from icbench.files import read_json, say_in_log
+from icbench.files import read_json, say_in_log, write_json
 from icbench.layout import Layout, RunFiles
-from icbench.locks import Lock
+from icbench.locks import Lock, is_free
 from icbench.plan import Pack, Run
 from icbench.results import configured, finished, is_finished, write_run
-from icbench.work.assignment import Assignment, Outcome
+from icbench.work.assignment import WAITING, Assignment, Outcome
 from icbench.work.attempts import Attempts
 from icbench.work.pulse import Watched
 
@@ -34,6 +36,12 @@ if TYPE_CHECKING:
     from icbench.train.ranks import Ranks
     from icbench.train.state import State
     from icbench.work.equipment import Equipment
+
+
+# How often a worker that waits for more says so to its ranks, and looks whether anybody is there to give it any; and
+# how long it keeps its place while nobody is.
+_STILL_HERE_SECONDS = 30.0
+_PATIENCE_SECONDS = 900.0
 
 
 class Stop(Exception):
@@ -116,9 +124,11 @@ class _Worker:
     def __init__(self, equipment: "Equipment", tell: Teller, ranks: "Ranks"):
         self.advanced = False
         self._held = False
+        self._alone_since = math.inf
         self._equipment = equipment
         self._assignment = equipment.assignment
         self._layout = equipment.layout
+        self._submission = equipment.submission
         self._tell = tell
         self._ranks = ranks
         # Now, not when a run ends: by then the tree may hold other code than that which runs.
@@ -127,10 +137,38 @@ class _Worker:
     def run(self) -> None:
         while True:
             self._held = False
+            packs = self._packs_version()
             if self._pass():
                 continue
-            if not self._held or not self._pass(after=self._assignment.heartbeat_seconds / 10):
+            if self._submission.open.exists():
+                if not self._wait_for_more(packs):
+                    return
+            elif not self._held or not self._pass(after=self._assignment.heartbeat_seconds / 10):
                 return
+
+    def _packs_version(self) -> tuple[int, int]:
+        """Changes whenever the packs are replaced by others."""
+        status = self._submission.packs.stat()
+        return status.st_ino, status.st_mtime_ns
+
+    def _wait_for_more(self, packs: tuple[int, int]) -> bool:
+        """Wait until the packs are others, or no more will come, or for a while; whether to look again.
+
+        Whoever hands out the runs may be away, to be started again, but not for ever.
+        """
+        until = time.monotonic() + _STILL_HERE_SECONDS
+        while self._packs_version() == packs and self._submission.open.exists():
+            if self._equipment.pulse.stop:
+                raise Stop
+            if time.monotonic() > until:
+                break
+            time.sleep(self._assignment.heartbeat_seconds / 50)
+        else:
+            return True
+        self._ranks.broadcast(WAITING)
+        now = time.monotonic()
+        self._alone_since = min(self._alone_since, now) if is_free(self._submission.lifeline) else math.inf
+        return now - self._alone_since < _PATIENCE_SECONDS
 
     def _pass(self, after: float = 0.0) -> bool:
         """Go through all packs once; whether there was anything to do.
@@ -149,7 +187,7 @@ class _Worker:
 
     def _runs(self) -> Iterator[Run]:
         """The own pack; then the other packs from their far ends, where their workers come last."""
-        packs: list[Pack] = pickle.loads(self._equipment.submission.packs.read_bytes())
+        packs: list[Pack] = pickle.loads(self._submission.packs.read_bytes())
         own = self._assignment.index % len(packs)
         yield from packs[own]
         for other in (*packs[own + 1 :], *packs[:own]):
@@ -158,6 +196,8 @@ class _Worker:
     def _attend(self, run_id: str, config: RunConfig) -> bool:
         """Train a run, unless it is finished, given up, or another worker has it; whether it was trained."""
         files = self._layout.run(run_id)
+        if self._submission.stop(run_id).exists():
+            return False
         if files.failure.exists() or (is_finished(self._layout, run_id) and not files.checkpoint.exists()):
             return False
         files.folder.mkdir(parents=True, exist_ok=True)
@@ -224,7 +264,8 @@ class _Worker:
         engine = choose(asked.engine, config, data, self._ranks, asked.images_at_once)
         if engine.reason:
             write(f"engine: {engine}, since {engine.reason}")
-        watcher = self._equipment.pulse.watch(files, config, write)
+        files.pruned.unlink(missing_ok=True)
+        watcher = self._equipment.pulse.watch(files, config, self._submission.stop(run_id), write)
         try:
             self._ranks.broadcast(pickle.dumps((run_id, config)))
             state, diverged = train(
@@ -258,8 +299,17 @@ class _Worker:
     def _leave(
         self, run_id: str, files: RunFiles, attempts: Attempts, watcher: Watched, write: Callable[[str], None]
     ) -> None:
-        """The training stopped with its checkpoint stored: it was cancelled, or this worker has to end."""
+        """The training stopped with its checkpoint stored: it was pruned or cancelled, or this worker has to end."""
         attempts.left(files, advanced=watcher.advanced)
+        if watcher.pruned:
+            epochs = len(read_curve(files).accuracies)
+            write_json(files.pruned, {"search": self._assignment.sweep, "epochs": epochs})
+            write(f"pruned after {epochs} epochs by {self._assignment.sweep}; the checkpoint is stored")
+            files.progress.unlink(missing_ok=True)
+            self._tell("pruned", run_id=run_id)
+            if self._equipment.pulse.stop:
+                raise Stop
+            return
         if watcher.cancelled and not self._equipment.pulse.stop:
             write("cancelled; the checkpoint is stored")
             files.progress.unlink(missing_ok=True)
@@ -347,5 +397,5 @@ def _log(files: RunFiles) -> Iterator[Callable[[str], None]]:
 
 def _clear(files: RunFiles) -> None:
     """Remove what a finished run no longer needs. The lock stays: without its file, two might hold it."""
-    for file in (files.checkpoint, files.progress, files.attempts):
+    for file in (files.checkpoint, files.progress, files.attempts, files.curve, files.pruned):
         file.unlink(missing_ok=True)

@@ -1,0 +1,315 @@
+"""`icbench search`: have Optuna find the best values for each cell of a grid; write the sweep that confirms them."""
+
+import argparse
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from icbench.commands import arguments
+from icbench.console import complain
+from icbench.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from icbench.commands.arguments import Commands
+    from icbench.layout import Layout
+    from icbench.profile import Profile
+    from icbench.search.controller import Controller, Ended
+    from icbench.search.crew import Crew
+    from icbench.search.settings import Search, SearchCell
+    from icbench.search.study import CellStudy
+
+
+def add(commands: "Commands") -> None:
+    parser = commands.add_parser("search", help="search for the best dropout rate, or other fields, of each cell")
+    parser.add_argument(
+        "file", metavar="SEARCH", type=Path, help="the search's YAML file, such as sweeps/search-dropout.yaml"
+    )
+    arguments.results(parser)
+    arguments.profile(parser)
+    arguments.data(parser)
+    arguments.no_build(parser)
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        help="the database of the studies, such as postgresql+psycopg://user@host/name (default: $ICBENCH_STORAGE, "
+        "else studies.db in the results directory)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything and say what there is to do; run nothing"
+    )
+    parser.add_argument("--confirm", action="store_true", help="at the end, run the sweep that confirms what was found")
+    parser.add_argument(
+        "--detach", action="store_true", help="on a cluster: have a job of its own do the search, and return at once"
+    )
+    arguments.json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from icbench import profile
+    from icbench.profile import Slurm
+    from icbench.search import settings
+
+    search, machine, layout = settings.load(args.file), profile.load(args.profile), arguments.layout(args)
+    _check(search, machine, args)
+    if args.dry_run:
+        return _show(search, machine, layout, args)
+    if machine.automatic:
+        raise UserError(
+            "runs_per_gpu: auto is measured by sweeps.", "For a search, write the number.", file=Path(args.profile)
+        )
+    if args.detach:
+        if not isinstance(machine, Slurm):
+            raise UserError("--detach needs a cluster.", "Give a profile with executor: slurm.")
+        return _detach(search, machine, layout, args)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal or a job's end is a Ctrl-C too
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    return _search(search, machine, layout, args)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _check(search: "Search", machine: "Profile", args: argparse.Namespace) -> None:
+    """Raise UserError for what would make trials fail for sure, such as a missing data set or an impossible net."""
+    from contextlib import nullcontext
+
+    from icbench import drybuild
+    from icbench.commands import sweep_cluster
+    from icbench.data import store
+    from icbench.profile import Slurm
+
+    corners = search.corners()
+    with nullcontext() if args.no_build else drybuild.Builder(args.data) as builder:
+        if builder:
+            builder.send(corners.cells)
+        for name in sorted({cell.config.dataset for cell in corners.cells}):
+            store.verify(name, args.data)
+        unit = "" if search.budget is None else search.budget.unit
+        used = "core-hours" if machine.device == "cpu" else "gpu-hours"
+        if unit.endswith("-hours") and unit != used:
+            problem = f"the budget is in {unit}, and the profile's runs use {used}."
+            raise UserError(problem, f"Write {used}.", file=args.file)
+        if isinstance(machine, Slurm):
+            sweep_cluster.check(corners, machine, args)
+        if builder:
+            builder.judge(corners)
+
+
+def _show(search: "Search", machine: "Profile", layout: "Layout", args: argparse.Namespace) -> int:
+    """What a search would do, and what it would cost at most."""
+    from icbench.commands import estimating
+    from icbench.console import console, plural, print_json
+    from icbench.plan import Plan
+
+    # Every trial a run of its own: repeated ones, and pruned ones, cost less.
+    runs = tuple(
+        (f"{cell.key}-{trial}-{seed}", cell.config)
+        for cell in search.cells
+        for trial in range(search.trials_of(cell))
+        for seed in search.seeds
+    )
+    todo = Plan(search.corners(), frozenset(), frozenset(), runs)
+    costing = estimating.estimate(todo, layout, machine)
+    if args.json:
+        cells = [
+            {"cell": cell.words, "trials": search.trials_of(cell), "parameters": _names(cell)} for cell in search.cells
+        ]
+        print_json({"name": search.name, "cells": cells, "runs": len(runs)} | estimating.record(costing, todo, None))
+        return 0
+    out = console()
+    out.print(f"{search.name}: {search.question}" if search.question else search.name)
+    for cell in search.cells:
+        searched = ", ".join(_names(cell)) or "nothing to search for"
+        out.print(f"{cell.words}: {plural(search.trials_of(cell), 'trial')}, {searched}")
+    out.print(f"At most {plural(len(runs), 'run')}, {plural(len(search.seeds), 'seed')} a trial.")
+    for line in estimating.lines(costing, todo):
+        out.print(line)
+    return 0
+
+
+def _names(cell: "SearchCell") -> list[str]:
+    return [each.name for each in cell.space.dimensions]
+
+
+def _detach(search: "Search", machine: Any, layout: "Layout", args: argparse.Namespace) -> int:
+    from icbench.cluster import detached
+    from icbench.console import print_json
+
+    words = [word for word in args.words if word != "--detach"]
+    job = detached.submit(layout, search.name, machine, words)
+    if args.json:
+        print_json({"name": search.name, "job": job})
+    else:
+        print(f"submitted job {job}, which does the search and submits the jobs of its trials")
+        print(f"To see how it goes: icbench status --watch{_results(layout)}")
+        print(f"To end it: icbench cancel {search.name}{_results(layout)}")
+    return 0
+
+
+def _search(search: "Search", machine: "Profile", layout: "Layout", args: argparse.Namespace) -> int:
+    from icbench.console import console
+    from icbench.search import confirm, storage
+    from icbench.search.controller import Controller, prepare
+    from icbench.search.crew import Interrupted
+    from icbench.search.study import CellStudy
+
+    began = time.monotonic()
+    out = console(sys.stderr if args.json else sys.stdout)
+    address = storage.url(layout, args.storage)
+    files = prepare(layout, search)
+    database = storage.connect(address)
+    studies = [CellStudy(search, cell, database) for cell in search.cells]
+    out.print(f"{search.name}: {_progress(studies)}. Results: {layout.root}/. Studies: {storage.shown(address)}")
+    controller = Controller(search, layout, studies, _slots(search, machine), _share(machine), began)
+    with storage.failures(address):
+        try:
+            with controller:
+                _follow(controller, _crew(controller, machine, layout, args, out), out)
+        except (KeyboardInterrupt, BrokenPipeError, Interrupted) as error:
+            again = shlex.join(["icbench", *sys.argv[1:]])
+            said = f"{error}. " if isinstance(error, Interrupted) else ""
+            complain(f"\nInterrupted. {said}Nothing is lost. To go on:\n  {again}")
+            return 130
+        grid = confirm.grid(search, studies)
+        files.confirmation.write_text(grid, encoding="utf-8")
+        controller.record()
+    return _conclude(search, studies, layout, args, out)
+
+
+def _slots(search: "Search", machine: "Profile") -> int:
+    """How many runs there are at the same time."""
+    return machine.at_once(sum(search.trials_of(cell) for cell in search.cells) * len(search.seeds))
+
+
+def _share(machine: "Profile") -> float:
+    from icbench.profile import resource
+
+    return resource(machine)[1]
+
+
+def _crew(
+    controller: "Controller", machine: "Profile", layout: "Layout", args: argparse.Namespace, out: "Console"
+) -> "Crew":
+    from icbench.data import store
+    from icbench.profile import Slurm
+    from icbench.search.crew import ClusterCrew, LocalCrew
+
+    search = controller.search
+    slots = _slots(search, machine)
+    if isinstance(machine, Slurm):
+        return ClusterCrew(layout, search.name, machine, store.directory(args.data), slots, out.print)
+    return LocalCrew(layout, search.name, machine, args.data, slots)
+
+
+def _follow(controller: "Controller", crew: "Crew", out: "Console") -> None:
+    """Search, and say what comes of each trial."""
+    controller.adopt()
+    if controller.is_done:
+        return
+    wanted = sum(study.wanted for study in controller.studies)
+    with crew:
+        for ended in controller.follow(crew):
+            if isinstance(ended, str):
+                out.print(ended)
+                continue
+            done = sum(study.ended() for study in controller.studies)
+            out.print(f"[{done}/{wanted}] {_line(ended)}")
+
+
+def _line(ended: "Ended") -> str:
+    """A trial that has ended, in a line."""
+    values = ", ".join(f"{name} {_short(value)}" for name, value in ended.values.items())
+    head = f"{ended.study.cell.words} trial {ended.number}" + (f" ({values})" if values else "")
+    if ended.state == "failed":
+        return f"{head}: FAILED, {ended.outcome.reason}"
+    shown = _value(ended.study.search, ended.value)
+    more = f", {ended.outcome.diverged} diverged" if ended.outcome.diverged else ""
+    return f"{head}: {'pruned at ' if ended.state == 'pruned' else ''}{shown}{more}"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _value(search: "Search", values: tuple[float, ...]) -> str:
+    """The objectives' values in words."""
+    told = zip(search.objectives, values, strict=False)
+    return ", ".join(
+        f"{each.name} {value:.4f}" if each.is_fraction else f"{each.name} {value:.1f}" for each, value in told
+    )
+
+
+def _progress(studies: "list[CellStudy]") -> str:
+    from icbench.console import plural
+
+    done, wanted = sum(study.ended() for study in studies), sum(study.wanted for study in studies)
+    return f"{plural(len(studies), 'study').replace('studys', 'studies')}, {done} of {wanted} trials done"
+
+
+def _conclude(
+    search: "Search", studies: "list[CellStudy]", layout: "Layout", args: argparse.Namespace, out: "Console"
+) -> int:
+    """Show what was found, then have it confirmed or say how; the exit code."""
+    from icbench.console import print_json
+
+    if args.json and not args.confirm:
+        print_json({"name": search.name, "studies": [_record(study) for study in studies]})
+    else:
+        _print_found(search, studies, out)
+    failed = [study for study in studies if study.gave_up or not study.best()]
+    for study in failed:
+        reason = study.failed[-1].user_attrs["outcome"]["reason"] if study.failed else "no trial was completed"
+        complain(f"{study.cell.words}: {len(study.failed)} trials failed. The last: {reason}")
+    grid = layout.sweep(search.name).confirmation
+    if not args.confirm or len(failed) == len(studies):
+        at = _results(layout)
+        out.print(f"What was found is confirmed on test images by: icbench sweep {grid}{at}")
+        out.print(f"For figures: icbench report --sweep {shlex.quote(search.name)}{at}")
+        return 1 if failed else 0
+    return _confirm(grid, args) or (1 if failed else 0)
+
+
+def _confirm(grid: Path, args: argparse.Namespace) -> int:
+    from icbench.commands import sweep
+
+    given = vars(args) | {"grid": grid, "budget": None, "dry_run": False, "retry_failed": None, "wait": True}
+    return sweep.run(argparse.Namespace(**given))
+
+
+def _print_found(search: "Search", studies: "list[CellStudy]", out: "Console") -> None:
+    from icbench.console import print_table, table
+
+    grid = table(f"{search.name}: {search.question}" if search.question else search.name)
+    for title in ("cell", "complete", "pruned", "failed", *(each.name for each in search.objectives), "best"):
+        grid.add_column(title, justify="left" if title in ("cell", "best") else "right")
+    for study in studies:
+        counts = study.counts()
+        numbers = [str(counts[state]) for state in ("COMPLETE", "PRUNED", "FAIL")]
+        for trial in study.best():
+            found = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
+            grid.add_row(study.cell.words, *numbers, *(f"{value:.4f}" for value in trial.values), found)
+        if not study.best():
+            grid.add_row(study.cell.words, *numbers, *["-"] * len(search.objectives), "")
+    print_table(out, grid)
+    out.print(
+        "\nThese are figures of held-out training images, the best of many: too good by as much as luck had a part."
+    )
+
+
+def _record(study: "CellStudy") -> dict[str, object]:
+    from icbench.search.study import params
+
+    best = [{"values": trial.values, "parameters": dict(params(trial, study.cell))} for trial in study.best()]
+    return {"study": study.study.study_name, "cell": study.cell.words, "trials": dict(study.counts()), "best": best}
+
+
+def _results(layout: "Layout") -> str:
+    return "" if str(layout.root) == "results" else f" --results {shlex.quote(str(layout.root))}"
