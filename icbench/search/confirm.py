@@ -29,7 +29,9 @@ def grid(search: Search, studies: list[CellStudy]) -> str:
     for cell in search.cells:
         for values in best[cell.key]:
             if cell.baseline is None or best[cell.baseline]:
-                entries += [each for each in _entries(search, cell, values, best) if each not in entries]
+                for entry in _entries(search, cell, values, best):
+                    if entry not in entries:
+                        entries.append(entry)
     content: dict[str, Any] = {
         "name": name(search),
         "question": f"Do the values that {search.name} found do better than a dropout rate of {PAPERS_DROPOUT:g}?",

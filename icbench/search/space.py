@@ -330,4 +330,9 @@ def space(parameters: tuple[Parameter, ...], fields: Fields, raw: Mapping[str, A
     stages = family(config.dataset).stages(config.block, config.depth) or (1,)
     whole = Space(parameters, fields, raw, len(stages))
     matter = {each.path for each in whole.dimensions if len({config.cell_id for config in whole.varied_by(each)}) > 1}
-    return replace(whole, parameters=tuple(each for each in parameters if each.path in matter))
+    idle = {each.name for each in parameters if each.is_whole_field and each.path not in matter}
+    return replace(
+        whole,
+        parameters=tuple(each for each in parameters if each.path in matter),
+        raw={name: value for name, value in raw.items() if name not in idle},
+    )

@@ -227,7 +227,7 @@ def _age(trial: "FrozenTrial") -> timedelta:
     return datetime.now() - trial.datetime_start if trial.datetime_start else timedelta.max
 
 
-class _unwarned(warnings.catch_warnings):  # noqa: N801
+class _unwarned(warnings.catch_warnings):
     """Without Optuna's warnings: that something is experimental, that nobody but us gives signs of life."""
 
     def __enter__(self) -> None:
