@@ -69,16 +69,17 @@ class EndedJob:
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """A sweep's runs by state. finished: also those that diverged. queued: a live submission will do or go on with
-    them. waiting: neither begun nor queued. jobs_pending, jobs_running: of all submissions of this sweep.
-    pending_because: SLURM's reasons, each with the number of its jobs. jobs_ended: of the last submission, if no jobs
-    are left and runs are.
+    """A sweep's runs by state. finished: also those that diverged. pruned: stopped by a search, and not gone on with
+    since. queued: a live submission will do or go on with them. waiting: neither begun nor queued. jobs_pending,
+    jobs_running: of all submissions of this sweep. pending_because: SLURM's reasons, each with the number of its jobs.
+    jobs_ended: of the last submission, if no jobs are left and runs are.
     """
 
     name: str
     total: int
     finished: int
     diverged: int
+    pruned: int
     running: tuple[Beat, ...]
     queued: int
     interrupted: tuple[Interruption, ...]
@@ -165,6 +166,8 @@ class _Seen:
         held = [i for i in open_ids if i in self.left and i not in failed and is_running(self.layout, i)]
         running = tuple(sign for sign in (beat(self.layout, run_id) for run_id in held) if sign)
         idle = [run_id for run_id in open_ids if run_id not in failed and run_id not in held]
+        stopped = {i for i in idle if i in self.left and i not in self.covered and self.layout.run(i).pruned.exists()}
+        idle = [run_id for run_id in idle if run_id not in stopped]
         dropped = tuple(
             self._interruption(run_id, attempts)
             for run_id in idle
@@ -177,6 +180,7 @@ class _Seen:
             total=len(ids),
             finished=len(ids) - len(open_ids),
             diverged=sum(run_id in self.diverged for run_id in ids),
+            pruned=len(stopped),
             running=running,
             queued=queued + len(held) - len(running),
             interrupted=dropped,
@@ -236,7 +240,8 @@ def is_running(layout: Layout, run_id: str) -> bool:
 
 
 def state(layout: Layout, run_id: str) -> str:
-    """The state of a run that is not finished: failed, running, queued, interrupted or waiting, as in SweepStatus.
+    """The state of a run that is not finished: failed, running, queued, pruned, interrupted or waiting, as in
+    SweepStatus.
 
     Where SLURM does not answer, what is queued there counts as interrupted or waiting.
     """
@@ -246,6 +251,8 @@ def state(layout: Layout, run_id: str) -> str:
         return "running"
     if run_id in submissions.covered(_live(layout)[0]):
         return "queued"
+    if layout.run(run_id).pruned.exists():
+        return "pruned"
     return "interrupted" if layout.run(run_id).attempts.exists() else "waiting"
 
 

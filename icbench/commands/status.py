@@ -67,7 +67,9 @@ def _print(seen: "Overview", args: argparse.Namespace, out: "Console") -> None:
         return
     with_jobs = any(sweep.jobs_pending or sweep.jobs_running for sweep in seen.sweeps)
     overview = table()
-    columns = ["runs", "finished", "diverged", "running", "queued", "interrupted", "waiting", "failed"]
+    pruning = any(sweep.pruned for sweep in seen.sweeps)
+    columns = ["runs", "finished", "diverged", *(["pruned"] if pruning else [])]
+    columns += ["running", "queued", "interrupted", "waiting", "failed"]
     for title in ("sweep", *columns, *(["jobs"] if with_jobs else [])):
         overview.add_column(title, justify="left" if title in ("sweep", "jobs") else "right")
     for sweep in seen.sweeps:
@@ -75,6 +77,7 @@ def _print(seen: "Overview", args: argparse.Namespace, out: "Console") -> None:
             sweep.total,
             sweep.finished,
             sweep.diverged,
+            *([sweep.pruned] if pruning else []),
             len(sweep.running),
             sweep.queued,
             len(sweep.interrupted),

@@ -40,9 +40,15 @@ def grid(search: Search, studies: list[CellStudy]) -> str:
     }
     if search.baseline_change:
         content["baseline"] = dict(search.baseline_change)
-    return _HEADER.format(name=search.name) + yaml.safe_dump(
-        content, sort_keys=False, default_flow_style=None, width=120
-    )
+    text = yaml.dump(content, Dumper=_Plain, sort_keys=False, default_flow_style=None, width=120)
+    return _HEADER.format(name=search.name) + text
+
+
+class _Plain(yaml.SafeDumper):
+    """Without anchors and aliases, which nobody likes to read."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
 
 
 _HEADER = "# Written by `icbench search`: what {name} found best on held-out images, measured on test images.\n"

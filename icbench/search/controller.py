@@ -62,7 +62,7 @@ class _Active:
     diverged: int = 0
 
     def outcome(self, reason: str = "") -> Outcome:
-        return Outcome(tuple(self.by_seed), self.seconds, self.diverged, reason)
+        return Outcome(tuple(self.by_seed), max(self.given, 1), self.seconds, self.diverged, reason)
 
     def ended(self, state: str, value: tuple[float, ...] = (), reason: str = "") -> Ended:
         return Ended(self.study, self.trial.number, dict(self.trial.params), state, value, self.outcome(reason))
@@ -187,7 +187,9 @@ class Controller:
         return study.seconds() * self._share > budget.seconds / len(self.studies)
 
     def _begin(self, study: CellStudy, trial: "optuna.Trial") -> _Active:
-        active = _Active(study, trial, study.cell.runs(trial.params, self.search.seeds))
+        active = _Active(study, trial, study.runs(trial))
+        # What ended between two looks counts as under way: what is asked for next hangs on the order of looks alone.
+        self._finished |= {run_id for run_id, _ in active.runs if is_finished(self._layout, run_id)}
         self._active.append(active)
         return active
 
@@ -209,13 +211,15 @@ class Controller:
     def _judge(self, active: _Active) -> Ended | None:
         """Take in what a trial's runs have come to; the trial, if it has ended. Raises Gone."""
         for run_id, _ in active.runs[: active.given]:
-            if failure := read_json(self._layout.run(run_id).failure):
+            if is_finished(self._layout, run_id):
+                self._finished.add(run_id)
+            elif failure := read_json(self._layout.run(run_id).failure):
                 reason = f"run {run_id} failed: {failure['message']}"
                 active.study.fail(active.trial, active.outcome(reason))
                 return active.ended("failed", reason=reason)
         while len(active.by_seed) < len(active.runs):
             run_id, config = active.runs[len(active.by_seed)]
-            if not self._is_finished(run_id):
+            if run_id not in self._finished:
                 if self._prunes_epochs and not active.by_seed:
                     curve = read_curve(self._layout.run(run_id))
                     if pruned := self._watch(active, config, curve.accuracies, curve.seconds):
@@ -279,12 +283,7 @@ class Controller:
 
     def _open_runs(self, active: _Active) -> Iterator[Run]:
         """Of a trial, the runs that are to be done now."""
-        return (run for run in active.runs[len(active.by_seed) : active.given] if not self._is_finished(run[0]))
-
-    def _is_finished(self, run_id: str) -> bool:
-        if run_id not in self._finished and is_finished(self._layout, run_id):
-            self._finished.add(run_id)
-        return run_id in self._finished
+        return (run for run in active.runs[len(active.by_seed) : active.given] if run[0] not in self._finished)
 
     def _was_known(self, active: _Active, run_id: str) -> bool:
         """Whether a finished run was there before its trial was asked for."""

@@ -96,7 +96,7 @@ class Parameter:
 
     def raw(self, value: Value) -> Any:
         """A value as it would stand in YAML."""
-        return dict(self.choices)[str(value)] if self.choices else self.exact(value)
+        return dict(self.choices)[str(value)] if self.choices else value
 
     def exact(self, value: Value) -> Value:
         """A value of a range with steps without the rounding of low + n * step, so that it is one that people write."""

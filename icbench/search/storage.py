@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -31,6 +32,14 @@ def shown(url: str) -> str:
 
 
 @contextmanager
+def unwarned() -> Iterator[None]:
+    """Without Optuna's warnings: that something is experimental, that nobody but us gives signs of life."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
 def failures(url: str) -> Iterator[None]:
     """What the database refuses while it is used, as IcbenchError."""
     from sqlalchemy.exc import SQLAlchemyError
@@ -53,12 +62,13 @@ def connect(url: str) -> "RDBStorage":
     # SQLite: several controllers take turns.
     arguments = {"timeout": _BUSY_SECONDS} if url.startswith("sqlite") else {}
     try:
-        return RDBStorage(
-            url,
-            engine_kwargs={"connect_args": arguments, "pool_pre_ping": not arguments},
-            heartbeat_interval=HEARTBEAT_SECONDS,
-            grace_period=GRACE_SECONDS,
-        )
+        with unwarned():
+            return RDBStorage(
+                url,
+                engine_kwargs={"connect_args": arguments, "pool_pre_ping": not arguments},
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+            )
     except (ArgumentError, NoSuchModuleError) as error:
         raise UserError(f"--storage {shown(url)} is no database: {error}.", _REMEDY) from None
     except ImportError as error:

@@ -1,7 +1,6 @@
 """The study of one cell: Optuna's, and what of it icbench needs to know."""
 
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, dataclass
@@ -9,10 +8,11 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from icbench.plan import Run
 from icbench.search import methods
 from icbench.search.settings import Search, SearchCell
 from icbench.search.space import Value
-from icbench.search.storage import GRACE_SECONDS
+from icbench.search.storage import GRACE_SECONDS, unwarned
 from icbench.yamlfile import Mistake
 
 if TYPE_CHECKING:
@@ -32,11 +32,13 @@ SURPLUS = "another controller had asked for the last trial at the same moment"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial, beside Optuna's value. by_seed: (seeds that ended, objectives). seconds: of training, for
-    this trial alone: what was known before costs none. diverged: of its runs, how many. reason: why it failed.
+    """What came of a trial, beside Optuna's value. by_seed: (seeds that ended, objectives). begun: how many of its
+    runs, in the order of the seeds, were handed out. seconds: of training, for this trial alone: what was known before
+    costs none. diverged: of its runs, how many. reason: why it failed.
     """
 
     by_seed: tuple[tuple[float, ...], ...] = ()
+    begun: int = 0
     seconds: float = 0.0
     diverged: int = 0
     reason: str = ""
@@ -60,7 +62,7 @@ class CellStudy:
         self.search, self.cell = search, cell
         self.wanted = search.trials_of(cell)
         self._storage = storage
-        with _unwarned():
+        with unwarned():
             self.study = optuna.create_study(
                 study_name=search.study_name(cell),
                 storage=storage,
@@ -80,7 +82,7 @@ class CellStudy:
         """For Optuna's own tools: what the values are."""
         names = [each.name for each in self.search.objectives]
         if self.study.metric_names != names:
-            with _unwarned():
+            with unwarned():
                 self.study.set_metric_names(names)
 
     @cached_property
@@ -132,7 +134,7 @@ class CellStudy:
 
     def ask(self, owner: str) -> "optuna.Trial | None":
         """A new trial; None where another controller was faster, or the values it proposes cannot be trained."""
-        with _unwarned():
+        with unwarned():
             trial = self.study.ask(self._distributions)
         self._seen = None
         trial.set_user_attr(_OWNER, owner)
@@ -141,11 +143,15 @@ class CellStudy:
             self.fail(trial, Outcome(reason=SURPLUS))
             return None
         try:
-            self.cell.runs(trial.params, self.search.seeds)
+            self.runs(trial)
         except Mistake as mistake:
             self.fail(trial, Outcome(reason=f"{mistake.problem} {mistake.remedy}".strip()))
             return None
         return trial
+
+    def runs(self, trial: "optuna.Trial | FrozenTrial") -> tuple[Run, ...]:
+        """A trial's, one a seed. Raises Mistake where its values do not fit together."""
+        return self.cell.runs(params(trial, self.cell), self.search.seeds)
 
     def adopt(self, is_gone: Callable[[str], bool], owner: str, known: Container[int]) -> "list[optuna.Trial]":
         """The trials that nobody looks after any more, ours from now on. is_gone: whether a controller known here is;
@@ -168,7 +174,7 @@ class CellStudy:
                 adopted.append(trial)
             elif theirs is None and _age(frozen) > timedelta(seconds=GRACE_SECONDS):
                 self.study.tell(frozen.number, state=TrialState.FAIL, skip_if_finished=True)
-        with _unwarned():
+        with unwarned():
             optuna.storages.fail_stale_trials(self.study)
         return adopted
 
@@ -211,7 +217,7 @@ class CellStudy:
         return [self.study.best_trial] if len(self.search.objectives) == 1 else self.study.best_trials
 
 
-def params(trial: "FrozenTrial", cell: SearchCell) -> Mapping[str, Value]:
+def params(trial: "optuna.Trial | FrozenTrial", cell: SearchCell) -> Mapping[str, Value]:
     """The values that were trained with: of a range with steps, without the rounding of Optuna's."""
     by_name = {each.name: each for each in cell.space.dimensions}
     return {name: by_name[name].exact(value) for name, value in trial.params.items() if name in by_name}
@@ -225,11 +231,3 @@ def _counts(trial: "FrozenTrial") -> bool:
 
 def _age(trial: "FrozenTrial") -> timedelta:
     return datetime.now() - trial.datetime_start if trial.datetime_start else timedelta.max
-
-
-class _unwarned(warnings.catch_warnings):
-    """Without Optuna's warnings: that something is experimental, that nobody but us gives signs of life."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.simplefilter("ignore")

@@ -23,7 +23,7 @@ _COLUMNS = {
     "parameters": "string",  # JSON: name -> value, as it was trained with
     "values": "floats",  # one an objective, means over the seeds; of a pruned trial the last that was reported
     "by_seed": "lists",  # of each seed that ended, its values; null where somebody else ended the trial
-    "run_ids": "strings",  # one a seed
+    "run_ids": "strings",  # one a seed; of a trial that ended early, those that were begun
     "steps": "ints",  # of what a pruner was told: epochs, or for wilcoxon seeds
     "reported": "floats",  # the first objective at each of these steps
     "diverged": "int32",  # of its runs
@@ -87,11 +87,12 @@ def _row(study: CellStudy, trial: "FrozenTrial") -> dict[str, Any]:
 
 
 def _run_ids(study: CellStudy, trial: "FrozenTrial") -> list[str]:
-    """Of no trial that was never asked to the end, or whose values cannot be trained."""
+    """None of a trial that was never asked to the end, or whose values cannot be trained."""
     if trial.params.keys() != {each.name for each in study.cell.space.dimensions}:
         return []
+    begun = Outcome.of(trial).begun if trial.state.is_finished() else len(study.search.seeds)
     try:
-        return [run_id for run_id, _ in study.cell.runs(trial.params, study.search.seeds)]
+        return [run_id for run_id, _ in study.runs(trial)][:begun]
     except Mistake:
         return []
 
