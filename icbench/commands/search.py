@@ -266,8 +266,8 @@ def _conclude(
         _print_found(search, studies, out)
     failed = [study for study in studies if study.gave_up or not study.best()]
     for study in failed:
-        reason = study.failed[-1].user_attrs["outcome"]["reason"] if study.failed else "no trial was completed"
-        complain(f"{study.cell.words}: {len(study.failed)} trials failed. The last: {reason}")
+        reasons = study.failures() or ["no trial was completed"]
+        complain(f"{study.cell.words}: {study.counts()['FAIL']} trials failed. The last: {reasons[-1]}")
     grid = layout.sweep(search.name).confirmation
     if not args.confirm or len(failed) == len(studies):
         at = _results(layout)

@@ -49,7 +49,8 @@ class Ended:
 @dataclass
 class _Active:
     """A trial under way. given: how many of its runs may be handed out, in the order of the seeds; by_seed: what those
-    that were judged came to; told: the last step that the pruner has heard of.
+    that were judged came to; told: the last step that the pruner was asked about; reported: the last that the
+    study holds, which may be of a controller that died before it asked.
     """
 
     study: CellStudy
@@ -58,11 +59,12 @@ class _Active:
     given: int = 0
     by_seed: list[tuple[float, ...]] = field(default_factory=list)
     told: int = 0
+    reported: int = 0
     seconds: float = 0.0
     diverged: int = 0
 
     def outcome(self, reason: str = "") -> Outcome:
-        return Outcome(tuple(self.by_seed), max(self.given, 1), self.seconds, self.diverged, reason)
+        return Outcome(tuple(self.by_seed), max(self.given, len(self.by_seed), 1), self.seconds, self.diverged, reason)
 
     def ended(self, state: str, value: tuple[float, ...] = (), reason: str = "") -> Ended:
         return Ended(self.study, self.trial.number, dict(self.trial.params), state, value, self.outcome(reason))
@@ -187,7 +189,7 @@ class Controller:
         return study.seconds() * self._share > budget.seconds / len(self.studies)
 
     def _begin(self, study: CellStudy, trial: "optuna.Trial") -> _Active:
-        active = _Active(study, trial, study.runs(trial))
+        active = _Active(study, trial, study.runs(trial), reported=study.reported(trial))
         # What ended between two looks counts as under way: what is asked for next hangs on the order of looks alone.
         self._finished |= {run_id for run_id, _ in active.runs if is_finished(self._layout, run_id)}
         self._active.append(active)
@@ -264,9 +266,11 @@ class Controller:
         return None
 
     def _report(self, active: _Active, value: float, step: int) -> Ended | None:
-        active.trial.report(value, step)
         active.told = step
-        if not active.trial.should_prune():
+        if step > active.reported:
+            active.trial.report(value, step)
+            active.reported = step
+        if step < active.reported or not active.trial.should_prune():
             return None
         active.study.prune(active.trial, active.outcome())
         return active.ended("pruned", (value,))

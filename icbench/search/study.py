@@ -1,9 +1,10 @@
 """The study of one cell: Optuna's, and what of it icbench needs to know."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # A trial's user attributes: who looks after it, and what came of it.
 _OWNER = "controller"
 _OUTCOME = "outcome"
+_COUNTED = ("RUNNING", "COMPLETE", "PRUNED")
 # How old what is known of a study may be, of which others may be at work too.
 _LOOK_SECONDS = 5.0
 # Trials that failed, for which others were asked; from then on something is wrong with all of them.
@@ -47,6 +49,35 @@ class Outcome:
     def of(cls, trial: "FrozenTrial") -> "Outcome":
         """Of a trial that has ended; an empty one where somebody else ended it."""
         return cls(**trial.user_attrs.get(_OUTCOME, {}))
+
+
+@dataclass
+class _Tally:
+    """A study's trials, counted. states: by Optuna's name; failed_lately: since the study was opened here."""
+
+    states: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    failed_lately: int = 0
+
+    @classmethod
+    def of(cls, trials: "list[FrozenTrial]", opened: datetime) -> "_Tally":
+        tally = cls()
+        for trial in trials:
+            tally.states["RUNNING"] += 1
+            if trial.state.is_finished():
+                lately = trial.datetime_start is not None and trial.datetime_start > opened
+                tally.note(trial.state.name, Outcome.of(trial), lately=lately)
+        return tally
+
+    def note(self, state: str, outcome: Outcome, *, lately: bool = True) -> None:
+        """A trial under way has ended."""
+        self.states["RUNNING"] -= 1
+        self.seconds += outcome.seconds
+        if state != "FAIL":
+            self.states[state] += 1
+        elif outcome.reason not in ("", SURPLUS):
+            self.states[state] += 1
+            self.failed_lately += lately
 
 
 class Gone(Exception):
@@ -75,8 +106,8 @@ class CellStudy:
         self._opened = datetime.now()
         # Of trials that have ended, by number: their rows in the table of trials, which do not change any more.
         self.rows: dict[int, dict[str, Any]] = {}
-        self._seen: list[FrozenTrial] | None = None
-        self._looked = 0.0
+        self._counted = _Tally()
+        self._looked = -math.inf
 
     def _note_objectives(self) -> None:
         """For Optuna's own tools: what the values are."""
@@ -90,56 +121,56 @@ class CellStudy:
         return {each.name: each.distribution() for each in self.cell.space.dimensions}
 
     def trials(self) -> "list[FrozenTrial]":
-        """All of them, as they were moments ago; what we ourselves have done since is seen."""
-        if self._seen is None or time.monotonic() - self._looked > _LOOK_SECONDS:
-            self._seen, self._looked = self.study.get_trials(deepcopy=False), time.monotonic()
-        return self._seen
+        """All of them, as they are now."""
+        return self.study.get_trials(deepcopy=False)
 
     def counted(self) -> int:
         """Trials under way and trials that came to something."""
-        return sum(_counts(trial) for trial in self.trials())
-
-    def counts(self) -> Counter[str]:
-        """How many trials are in each of Optuna's states, by its name; what was only lost is no failure."""
-        counts = Counter(trial.state.name for trial in self.trials())
-        counts["FAIL"] = len(self.failed)
-        return counts
+        return sum(self.counts()[state] for state in _COUNTED)
 
     def ended(self) -> int:
         """How many trials came to something."""
-        counts = self.counts()
-        return counts["COMPLETE"] + counts["PRUNED"]
+        return self.counts()["COMPLETE"] + self.counts()["PRUNED"]
+
+    def counts(self) -> Counter[str]:
+        """How many trials are in each of Optuna's states, by its name; what was only lost is no failure."""
+        return self._tally.states
+
+    def seconds(self) -> float:
+        """Of training, what all trials that have ended took."""
+        return self._tally.seconds
 
     def wants_more(self) -> bool:
         """Whether another trial should be asked for: those that failed are replaced, but not without end."""
         return self.counted() < self.wanted and not self.gave_up
 
     @property
-    def failed(self) -> "list[FrozenTrial]":
-        """Those whose runs failed; trials that were only lost, or one too many, are none."""
-        from optuna.trial import TrialState
-
-        failed = [trial for trial in self.trials() if trial.state == TrialState.FAIL]
-        return [trial for trial in failed if Outcome.of(trial).reason not in ("", SURPLUS)]
-
-    @property
     def gave_up(self) -> bool:
         """Whether so many have failed, since this was opened, that all would."""
-        since = [each for each in self.failed if each.datetime_start and each.datetime_start > self._opened]
-        return len(since) >= _MOST_FAILED
+        return self._tally.failed_lately >= _MOST_FAILED
 
-    def seconds(self) -> float:
-        """Of training, what all trials that have ended took."""
-        return sum(Outcome.of(trial).seconds for trial in self.trials())
+    @property
+    def _tally(self) -> "_Tally":
+        """Counted moments ago, for others may be at work here too; what we did since is counted."""
+        if time.monotonic() - self._looked > _LOOK_SECONDS:
+            self._looked = time.monotonic()
+            self._counted = _Tally.of(self.trials(), self._opened)
+        return self._counted
+
+    def failures(self) -> list[str]:
+        """Why trials failed whose runs did, the last last."""
+        from optuna.trial import TrialState
+
+        failed = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        return [reason for trial in failed if (reason := Outcome.of(trial).reason) not in ("", SURPLUS)]
 
     def ask(self, owner: str) -> "optuna.Trial | None":
         """A new trial; None where another controller was faster, or the values it proposes cannot be trained."""
         with unwarned():
             trial = self.study.ask(self._distributions)
-        self._seen = None
+        self._tally.states["RUNNING"] += 1
         trial.set_user_attr(_OWNER, owner)
-        earlier = sum(_counts(each) for each in self.trials() if each.number < trial.number)
-        if earlier >= self.wanted:
+        if trial.number >= self.wanted and self._before(trial) >= self.wanted:
             self.fail(trial, Outcome(reason=SURPLUS))
             return None
         try:
@@ -149,9 +180,17 @@ class CellStudy:
             return None
         return trial
 
+    def _before(self, trial: "optuna.Trial") -> int:
+        """How many trials count that were asked for before this one."""
+        return sum(each.state.name in _COUNTED for each in self.trials() if each.number < trial.number)
+
     def runs(self, trial: "optuna.Trial | FrozenTrial") -> tuple[Run, ...]:
         """A trial's, one a seed. Raises Mistake where its values do not fit together."""
         return self.cell.runs(params(trial, self.cell), self.search.seeds)
+
+    def reported(self, trial: "optuna.Trial") -> int:
+        """The last step that a pruner was told of."""
+        return self._storage.get_trial(trial._trial_id).last_step or 0
 
     def adopt(self, is_gone: Callable[[str], bool], owner: str, known: Container[int]) -> "list[optuna.Trial]":
         """The trials that nobody looks after any more, ours from now on. is_gone: whether a controller known here is;
@@ -162,7 +201,7 @@ class CellStudy:
         import optuna
         from optuna.trial import TrialState
 
-        self._seen = None
+        self._looked = -math.inf
         adopted = []
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             theirs = frozen.user_attrs.get(_OWNER)
@@ -184,29 +223,27 @@ class CellStudy:
 
     def complete(self, trial: "optuna.Trial", values: list[float], outcome: Outcome) -> None:
         """The trial has come to these values, one an objective. Raises Gone."""
-        self._end(trial, outcome, values=values)
+        self._end(trial, "COMPLETE", outcome, values)
 
     def prune(self, trial: "optuna.Trial", outcome: Outcome) -> None:
         """The trial has been stopped early: the last value that was reported is its own. Raises Gone."""
-        from optuna.trial import TrialState
-
-        self._end(trial, outcome, state=TrialState.PRUNED)
+        self._end(trial, "PRUNED", outcome)
 
     def fail(self, trial: "optuna.Trial", outcome: Outcome) -> None:
         """The trial has come to nothing. Raises Gone."""
+        self._end(trial, "FAIL", outcome)
+
+    def _end(self, trial: "optuna.Trial", state: str, outcome: Outcome, values: list[float] | None = None) -> None:
+        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
-        self._end(trial, outcome, state=TrialState.FAIL)
-
-    def _end(self, trial: "optuna.Trial", outcome: Outcome, **told: Any) -> None:
-        from optuna.exceptions import UpdateFinishedTrialError
-
-        self._seen = None
         try:
             trial.set_user_attr(_OUTCOME, asdict(outcome))
-            self.study.tell(trial, **told)
+            self.study.tell(trial, values, TrialState[state])
         except (UpdateFinishedTrialError, ValueError) as error:
+            self._looked = -math.inf
             raise Gone(str(error)) from None
+        self._tally.note(state, outcome)
 
     def best(self) -> "list[FrozenTrial]":
         """The best trial; of several objectives, those that none other beats in all. Of none, none."""
@@ -221,12 +258,6 @@ def params(trial: "optuna.Trial | FrozenTrial", cell: SearchCell) -> Mapping[str
     """The values that were trained with: of a range with steps, without the rounding of Optuna's."""
     by_name = {each.name: each for each in cell.space.dimensions}
     return {name: by_name[name].exact(value) for name, value in trial.params.items() if name in by_name}
-
-
-def _counts(trial: "FrozenTrial") -> bool:
-    from optuna.trial import TrialState
-
-    return trial.state in (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def _age(trial: "FrozenTrial") -> timedelta:
