@@ -84,7 +84,7 @@ def test_pruned_trials(tmp_path: Path, pruner: str) -> None:
         (run_id,) = table[trial.number]["run_ids"]  # its second seed was never begun
         assert table[trial.number]["state"] == "pruned"
         assert table[trial.number]["steps"] == list(range(1, last + 1))
-        if trial.number == next(t.number for t in pruned if t.params == trial.params):
+        if trial.number == next(each.number for each in study.trials if each.params == trial.params):
             assert table[trial.number]["train_seconds"] == pytest.approx(last * SECONDS)
         if run_id not in finished(done.layout):  # as it is if another trial has let it go on
             assert len(read_curve(done.layout.run(run_id)).accuracies) >= last
