@@ -15,7 +15,6 @@ from typing import NamedTuple
 from icbench import catalog
 
 LAYERS_PER_UNIT = {"basic": 2, "bottleneck": 3}
-_STAGES_OF_SMALL = 3
 
 
 @dataclass(frozen=True)
@@ -24,14 +23,15 @@ class Family:
 
     width: channels of the first stage, if nothing else is said. baselines: the ordering that `baseline` means, by
     block. stem: kernel size and stride of the first convolution; pools: whether max pooling of 3x3 and stride 2 follows
-    it. striding: which of a bottleneck's convolutions has the unit's stride; of a basic block, the first. depths: by
-    block and depth, how many units each stage has; None: three stages of equally many.
+    it. stage_count: how many stages each net has. striding: which of a bottleneck's convolutions has the unit's stride;
+    of a basic block, the first. depths: by block and depth, how many units each stage has; None: all equally many.
     """
 
     width: int
     baselines: Mapping[str, str]
     stem: tuple[int, int]
     pools: bool
+    stage_count: int
     striding: int
     depths: Mapping[str, Mapping[int, tuple[int, ...]]] | None = None
 
@@ -39,8 +39,8 @@ class Family:
         """How many units each stage has; None where there is no ResNet of that depth."""
         if self.depths is not None:
             return self.depths[block].get(depth)
-        units, rest = divmod(depth - 2, _STAGES_OF_SMALL * LAYERS_PER_UNIT[block])
-        return None if rest or units < 1 else (units,) * _STAGES_OF_SMALL
+        units, rest = divmod(depth - 2, self.stage_count * LAYERS_PER_UNIT[block])
+        return None if rest or units < 1 else (units,) * self.stage_count
 
     def shallowest(self, block: str, depth: int) -> int:
         """The least depth of a net in which every layer stands that one of `depth` has.
@@ -52,7 +52,7 @@ class Family:
             return min(depth, 2)
         if self.depths is not None:
             return min(self.depths[block])
-        return min(depth, 2 * _STAGES_OF_SMALL * LAYERS_PER_UNIT[block] + 2)
+        return min(depth, 2 * self.stage_count * LAYERS_PER_UNIT[block] + 2)
 
 
 SMALL = Family(
@@ -60,6 +60,7 @@ SMALL = Family(
     baselines={"basic": "baseline-v1", "bottleneck": "baseline-v2", "lstm": "lstm"},
     stem=(3, 1),
     pools=False,
+    stage_count=3,
     striding=0,
 )
 # Bottlenecks stride in their 3x3 convolutions as torchvision's do, where He et al.'s stride in the first 1x1. What
@@ -69,6 +70,7 @@ IMAGENET = Family(
     baselines={"basic": "baseline-v1", "bottleneck": "baseline-v1", "lstm": "lstm"},
     stem=(7, 2),
     pools=True,
+    stage_count=4,
     striding=1,
     depths={
         "basic": {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)},
@@ -94,8 +96,9 @@ class Convolution(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """A residual unit's convolutions; the shortcut has one where the shape changes."""
+    """A residual unit's stage, from 0, and its convolutions; the shortcut has one where the shape changes."""
 
+    stage: int
     branch: tuple[Convolution, ...]
     shortcut: Convolution | None
 
@@ -127,7 +130,7 @@ class Shape:
                 branch = self._branch(channels, self.width * 2**stage, stride)
                 out = branch[-1].out
                 changes = channels != out or stride != 1
-                yield Unit(branch, Convolution(channels, out, 1, stride) if changes else None)
+                yield Unit(stage, branch, Convolution(channels, out, 1, stride) if changes else None)
                 channels = out
 
     def _branch(self, channels: int, inner: int, stride: int) -> tuple[Convolution, ...]:

@@ -41,6 +41,15 @@ class Variant:
         return {"name": self.name, **dict(self.options)}
 
 
+# A dropout rate of all stages of a net, or one of each.
+Dropout = float | tuple[float, ...]
+
+
+def by_stage(dropout: Dropout, stages: int) -> tuple[float, ...]:
+    """The rate of each stage of a net that has so many."""
+    return dropout if isinstance(dropout, tuple) else (dropout,) * stages
+
+
 # What a net has unless something else is said; as in all runs before there was a choice.
 PLAIN_WEIGHT = Variant("plain")
 RELU = Variant("relu")
@@ -140,9 +149,10 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """One run. `dropout` is None where the ordering has no dropout; `ordering` is never the alias `baseline`.
+    """One run. `ordering` is never the alias `baseline`; `recipe` is as `procedures`, sorted by name, have adapted it.
 
-    `recipe` is as `procedures`, sorted by name, have adapted it.
+    dropout: None where the ordering has no dropout; each stage's where they differ, so one of them at least is not 0,
+    and `bool(dropout)` says of every form whether anything is dropped.
     """
 
     dataset: str
@@ -151,7 +161,7 @@ class RunConfig:
     width: int
     ordering: str
     norm: Variant
-    dropout: float | None
+    dropout: Dropout | None
     recipe: Recipe
     precision: str
     split: str
@@ -176,7 +186,7 @@ class RunConfig:
         # By hand, which json.dumps would take four times as long for: a grid may have 100,000 runs.
         recipe = self.recipe.canonical_json(self.block, self.norm.name)
         activation = "" if self.activation == RELU else f'"activation":{_variant_json(self.activation)},'
-        dropout = "" if self.dropout is None else f'"dropout":{self.dropout!r},'
+        dropout = "" if self.dropout is None else f'"dropout":{_dropout_json(self.dropout)},'
         procedures = f'"procedures":{_variants_json(self.procedures)},' if self.procedures else ""
         weight = "" if self.weight == PLAIN_WEIGHT else f'"weight":{_variant_json(self.weight)},'
         return (
@@ -195,7 +205,7 @@ class RunConfig:
         """As the run id, without the seed: the runs that differ in nothing but the seed share it."""
         return _digest(self.cell_json())
 
-    def varied(self, field: str, value: float) -> "RunConfig":
+    def varied(self, field: str, value: Dropout) -> "RunConfig":
         """This configuration with another seed or dropout rate; faster than `replace`, for grids of 100,000 runs."""
         before, after = _around[field]
         values: tuple[Any, ...] = (*before(self), value, *after(self))
@@ -237,6 +247,10 @@ class Cell:
 
 def _digest(canonical: str) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def _dropout_json(dropout: Dropout) -> str:
+    return _json(dropout) if isinstance(dropout, tuple) else repr(dropout)
 
 
 @cache

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from icbench import wording
-from icbench.config import Cell, Recipe, RunConfig, Variant
+from icbench.architecture import family
+from icbench.config import Cell, Recipe, RunConfig, Variant, by_stage
 from icbench.errors import UserError, suggest
 from icbench.resolve import (
     DEFAULTS,
@@ -361,6 +362,9 @@ def _same(name: str, wanted: Any, values: dict[str, Any]) -> bool:
     if name == "ordering":
         dataset, block = values["dataset"], values["block"]
         return ordering_name(wanted, dataset, block) == ordering_name(actual, dataset, block)
+    if name == "dropout":
+        stages = family(values["dataset"]).stage_count
+        return by_stage(wanted, stages) == by_stage(actual, stages)
     if isinstance(wanted, Variant | tuple):
         wanted = wanted if isinstance(wanted, tuple) else (wanted,)
         every = full_variants(name, actual, values["recipe"])

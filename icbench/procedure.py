@@ -55,7 +55,7 @@ class Procedure:
         return rate
 
     def dropout(self, rate: float, moment: Moment) -> float:
-        """The dropout rate of a step."""
+        """The dropout rate of a step, where the run, or the stage that a dropout layer is of, has `rate`."""
         return rate
 
     def attach(self, net: "nn.Module") -> None:

@@ -14,6 +14,7 @@ from icbench.config import (
     RELU,
     SPLITS,
     Augmentation,
+    Dropout,
     Recipe,
     RunConfig,
     Variant,
@@ -71,6 +72,14 @@ def _seed(raw: object, path: Path_, _base: Any) -> int:
     return raw
 
 
+def _dropout(raw: object, path: Path_, _base: Any) -> Dropout:
+    """One rate, or a list with one for each stage."""
+    rate = recipe.typed("Rate")
+    if not isinstance(raw, list):
+        return float(rate(raw, path, None))
+    return tuple(float(rate(each, (*path, index, "dropout"), None)) for index, each in enumerate(raw))
+
+
 _PARSERS: dict[str, Callable[..., Any]] = {
     "dataset": _one_of("datasets"),
     "block": recipe.choice(BLOCKS),
@@ -81,7 +90,7 @@ _PARSERS: dict[str, Callable[..., Any]] = {
     "weight": lambda raw, path, _: recipe.parse_variant("weights", raw, path),
     "activation": lambda raw, path, _: recipe.parse_variant("activations", raw, path),
     "procedures": lambda raw, path, _: recipe.parse_procedures(raw, path),
-    "dropout": recipe.typed("Rate"),
+    "dropout": _dropout,
     "recipe": lambda raw, path, _: recipe.parse_recipe(raw, path),
     "precision": recipe.choice(PRECISIONS),
     "split": recipe.choice(SPLITS),
@@ -127,20 +136,20 @@ def check_required(fields: Fields) -> None:
 def resolve(fields: Fields) -> RunConfig:
     """The configuration (with seed 0) that `fields` and the defaults name. Raises Mistake where they do not fit.
 
-    A grid's values are few, and where they lie tells them apart; but for dropout rates, which are not checked here.
+    A grid's values are few, and where they lie tells them apart; but for dropout rates, of which it may have many.
     """
+    check_required(fields)
     values = [fields[name].value if name in fields else None for name in _CHECKED]
-    dropout = fields["dropout"].value if "dropout" in fields else DEFAULTS["dropout"]
+    dropout = _dropout_that_matters(fields)
     key = (*map(id, values), not dropout)
     if key not in _resolved:
-        _resolved[key] = (_resolve(fields), values)  # which keeps the values where they lie
+        _resolved[key] = (_resolve(fields, dropout), values)  # which keeps the values where they lie
     config, _ = _resolved[key]
     # Of an ordering without dropout it is None, and the configuration one and the same.
-    return config if config.dropout in (None, dropout) else config.varied("dropout", dropout)
+    return config if dropout in (None, config.dropout) else config.varied("dropout", dropout)
 
 
-def _resolve(fields: Fields) -> RunConfig:
-    check_required(fields)
+def _resolve(fields: Fields, dropout: Dropout | None) -> RunConfig:
     value = defaults(fields["dataset"].value) | {name: given.value for name, given in fields.items()}
     dataset, block, width, training = value["dataset"], value["block"], value["width"], value["recipe"]
     for field, most in _MOST.items():
@@ -155,7 +164,6 @@ def _resolve(fields: Fields) -> RunConfig:
         _check_depth(fields, dataset, block, value["depth"])
     _check_norm(fields, norm, block)
     _check_divisors(fields, norm, width)
-    dropout = value["dropout"] if _uses_dropout(ordering, dataset, block) else None
     weight, activation = _full("weights", value["weight"]), _full("activations", value["activation"])
     _check_activation(fields, weight, activation)
     training = _initialized(training, activation)
@@ -215,12 +223,32 @@ def _that_matter(procedures: tuple[Variant, ...], training: Recipe, *, dropout: 
     return tuple(each for each, does in built if does.changes(training) and (dropout or not does.needs_dropout))
 
 
+def _dropout_that_matters(fields: Fields) -> Dropout | None:
+    """The rates of the stages that have dropout layers; one rate, where these agree. Raises Mistake."""
+    dataset, ordering = fields["dataset"].value, fields["ordering"].value
+    block, given = (fields[name].value if name in fields else DEFAULTS[name] for name in ("block", "dropout"))
+    stages = _stages_with_dropout(ordering, dataset, block)
+    if not isinstance(given, tuple):
+        return given if stages else None
+    count = family(dataset).stage_count
+    if len(given) != count and block != "lstm":
+        problem = f"dropout: a ResNet for {dataset} has {count} stages; the list gives rates for {len(given)}."
+        remedy = "Give each stage a rate, or one rate for all; rates to try are an axis: grid: {dropout: [0.05, 0.1]}."
+        raise Mistake(where(fields, "dropout"), problem, remedy)
+    different = {given[stage] for stage in stages}
+    if len(different) <= 1:
+        return next(iter(different), None)
+    return tuple(rate if stage in stages else 0.0 for stage, rate in enumerate(given))
+
+
 @cache
-def _uses_dropout(ordering: str, dataset: str, block: str) -> bool:
+def _stages_with_dropout(ordering: str, dataset: str, block: str) -> frozenset[int]:
     if block == "lstm":
-        return False
-    uses: bool = catalog.load("orderings", ordering).ORDERING.of(family(dataset).baselines[block]).uses_dropout
-    return uses
+        return frozenset()
+    nets = family(dataset)
+    pieces = catalog.load("orderings", ordering_name(ordering, dataset, block)).ORDERING.of(nets.baselines[block])
+    stages: frozenset[int] = pieces.stages_with_dropout(nets.stage_count)
+    return stages
 
 
 def full_norm(given: Variant, training: Recipe) -> Variant:

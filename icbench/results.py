@@ -42,7 +42,7 @@ _RUNS = {
     "ordering": "string",
     "norm": "string",
     "norm_options": "string",  # JSON
-    "dropout": "float64",  # null where the ordering has no dropout
+    "dropout": "float64",  # null where the ordering has no dropout, and where stages differ in it
     "recipe": "string",  # its name and what was overridden; the content is in config
     "precision": "string",
     "split": "string",
@@ -78,6 +78,7 @@ _RUNS = {
     "images_at_once": "int32",  # into parts of at most so many images a batch was cut; null: into none
     "test_top5_accuracy": "float64",  # after the last epoch: the class has one of the five largest logits; null of less
     # than 100 classes, and in runs before it was measured; so in epochs
+    "dropout_by_stage": "string",  # where stages differ in it: their rates, the first one's first, with spaces between
 }
 _EPOCHS = {
     "run_id": "string",
@@ -105,7 +106,7 @@ def configured(run_id: str, config: RunConfig) -> dict[str, Any]:
         "ordering": config.ordering,
         "norm": config.norm.name,
         "norm_options": json.dumps(dict(config.norm.options)),
-        "dropout": config.dropout,
+        "dropout": None if isinstance(config.dropout, tuple) else config.dropout,
         "recipe": config.recipe.label,
         "precision": config.precision,
         "split": config.split,
@@ -114,6 +115,7 @@ def configured(run_id: str, config: RunConfig) -> dict[str, Any]:
         "weight": str(config.weight),
         "activation": str(config.activation),
         "procedures": "; ".join(map(str, config.procedures)),
+        "dropout_by_stage": " ".join(map(str, config.dropout)) if isinstance(config.dropout, tuple) else None,
     }
 
 

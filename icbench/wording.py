@@ -5,7 +5,7 @@ from functools import cache
 
 from icbench import catalog
 from icbench.architecture import family
-from icbench.config import PLAIN_WEIGHT, RELU, RunConfig, Variant
+from icbench.config import PLAIN_WEIGHT, RELU, RunConfig, Variant, by_stage
 from icbench.values import Scalar
 
 Column = tuple[str, Callable[[RunConfig], str]]
@@ -28,10 +28,16 @@ def cell(config: RunConfig) -> str:
     if config.activation != RELU:
         words.append(str(config.activation))
     if config.dropout is not None:
-        words.append(f"dropout {config.dropout:g}")
+        words.append(f"dropout {dropout(config)}")
     words += [f"with {procedure}" for procedure in config.procedures]
     words += [word for word, usual in ((config.precision, "float32"), (config.split, "test")) if word != usual]
     return " ".join(words)
+
+
+def dropout(config: RunConfig) -> str:
+    """A run's dropout rate, or those of its stages, the first one's first; empty if it has no dropout."""
+    rates = () if config.dropout is None else by_stage(config.dropout, 1)
+    return " ".join(f"{rate:g}" for rate in rates)
 
 
 @cache
@@ -61,7 +67,7 @@ def procedures(config: RunConfig) -> str:
 
 _ALWAYS: tuple[Column, ...] = (
     ("ordering", lambda config: config.ordering),
-    ("dropout", lambda config: "" if config.dropout is None else f"{config.dropout:g}"),
+    ("dropout", dropout),
 )
 _WHERE_THEY_DIFFER: tuple[Column, ...] = (
     ("dataset", lambda config: config.dataset),

@@ -4,7 +4,7 @@ from torch import nn
 
 from icbench import catalog
 from icbench.architecture import family, shape
-from icbench.config import RunConfig
+from icbench.config import RunConfig, by_stage
 from icbench.nets.initialization import initialize
 from icbench.nets.lstm import LSTM
 from icbench.nets.reference import ReferenceBatch
@@ -45,16 +45,17 @@ def _lstm(config: RunConfig) -> nn.Module:
 def _resnet(config: RunConfig) -> nn.Module:
     weight = catalog.load("weights", config.weight.name)
     activation = catalog.load("activations", config.activation.name)
+    nets = family(config.dataset)
+    rates = by_stage(config.dropout or 0.0, nets.stage_count)
     parts = Parts(
         lambda channels: _norm(config, channels),
         getattr(weight, "activation", activation.build),
-        lambda: activation.dropout(config.dropout or 0.0),
+        lambda stage: activation.dropout(rates[stage]),
         bias=config.recipe.convolution_bias,
         # ImageNet's bottlenecks stride in 3x3 convolutions, and pad symmetrically always: run ids do not tell.
         trailing_padding=config.block == "basic" and config.recipe.downsample_padding == "trailing",
     )
-    baseline = family(config.dataset).baselines[config.block]
-    ordering = catalog.load("orderings", config.ordering).ORDERING.of(baseline)
+    ordering = catalog.load("orderings", config.ordering).ORDERING.of(nets.baselines[config.block])
     net = ResNet(parts, ordering, shape(config.dataset, config.block, config.depth, config.width))
     initialize(net, config.recipe.initialization)
     for name, module in list(net.named_modules()):

@@ -58,9 +58,13 @@ class Ordering:
         """The stem of nets that pool there: last, but for an IC, which stays right before the next weight layer."""
         return (*self.stem[:-1], POOL, IC) if self.stem[-1] is IC else (*self.stem, POOL)
 
-    @property
-    def uses_dropout(self) -> bool:
-        return any(p in (IC, DROPOUT) for p in (*self.stem, *self.layer, *self.last, *self.head))
+    def stages_with_dropout(self, count: int) -> frozenset[int]:
+        """Which of a net's stages, from 0, have dropout layers.
+
+        A unit's are of its stage, the stem's of the first, those behind the last unit of the last.
+        """
+        places = {0: self.stem, count - 1: self.last + self.head}
+        return frozenset(s for s in range(count) if {IC, DROPOUT} & {*self.layer, *places.get(s, ())})
 
     def branch(self, layers: int, *, first: bool) -> Pieces:
         """The residual branch of `layers` layers, up to the addition."""

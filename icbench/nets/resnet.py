@@ -2,6 +2,9 @@
 
 Which convolutions they have, icbench/architecture.py says. Where a unit changes the shape, its shortcut is a 1x1
 convolution without a norm, so that all orderings have the same number of parameters; torchvision's have one there.
+
+Each stage may have a dropout rate of its own. A unit's dropout layers are of its stage, and so is the projection that
+begins a stage; the stem's are of the first stage, those behind the last unit, also before the classifier, of the last.
 """
 
 from collections.abc import Callable
@@ -14,12 +17,16 @@ from icbench.nets.ordering import Ordering, Piece
 
 NormFactory = Callable[[int], nn.Module]
 Factory = Callable[[], nn.Module]
+# A stage, from 0 -> a dropout layer at its rate.
+DropoutFactory = Callable[[int], nn.Module]
 
 
 class Parts:
     """Makes the pieces that an ordering names, in the way a configuration wants them."""
 
-    def __init__(self, norm: NormFactory, activation: Factory, dropout: Factory, *, bias: bool, trailing_padding: bool):
+    def __init__(
+        self, norm: NormFactory, activation: Factory, dropout: DropoutFactory, *, bias: bool, trailing_padding: bool
+    ):
         self.norm = norm
         self.activation = activation
         self.dropout = dropout
@@ -27,7 +34,7 @@ class Parts:
         self.trailing_padding = trailing_padding
 
     def sequence(
-        self, pieces: tuple[Piece, ...], channels: int, convolutions: tuple[Convolution, ...]
+        self, stage: int, pieces: tuple[Piece, ...], channels: int, convolutions: tuple[Convolution, ...] = ()
     ) -> nn.Sequential:
         """The pieces one after another, from `channels` on; each CONV takes the next of `convolutions`."""
         remaining = iter(convolutions)
@@ -39,7 +46,7 @@ class Parts:
                 modules.append(self.convolution(convolution))
                 channels = convolution.out
             else:
-                modules.append(self._other(piece, channels))
+                modules.append(self._other(stage, piece, channels))
         return nn.Sequential(*modules)
 
     def convolution(self, shape: Convolution) -> nn.Module:
@@ -49,16 +56,16 @@ class Parts:
             return nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(channels, out, 3, 2, bias=self.bias))
         return nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, bias=self.bias)
 
-    def _other(self, piece: Piece, channels: int) -> nn.Module:
+    def _other(self, stage: int, piece: Piece, channels: int) -> nn.Module:
         match piece:
             case Piece.RELU:
                 return self.activation()
             case Piece.NORM:
                 return self.norm(channels)
             case Piece.IC:
-                return IC(self.norm(channels), self.dropout())
+                return IC(self.norm(channels), self.dropout(stage))
             case Piece.DROPOUT:
-                return self.dropout()
+                return self.dropout(stage)
             case Piece.POOL:
                 return nn.MaxPool2d(3, stride=2, padding=1)
         raise AssertionError(piece)
@@ -91,7 +98,7 @@ class ResNet(nn.Module):
     def __init__(self, parts: Parts, ordering: Ordering, shape: Shape):
         super().__init__()
         stem = ordering.pooled_stem if shape.family.pools else ordering.stem
-        self.stem = parts.sequence(stem, shape.image[2], (shape.stem,))
+        self.stem = parts.sequence(0, stem, shape.image[2], (shape.stem,))
         channels = shape.width
         chain: list[Unit] = []
         for unit in shape.units():
@@ -100,13 +107,16 @@ class ResNet(nn.Module):
             out = unit.branch[-1].out
             chain.append(
                 Unit(
-                    parts.sequence(branch, channels, unit.branch), shortcut, parts.sequence(ordering.after_add, out, ())
+                    parts.sequence(unit.stage, branch, channels, unit.branch),
+                    shortcut,
+                    parts.sequence(unit.stage, ordering.after_add, out),
                 )
             )
             channels = out
         self.units = nn.Sequential(*chain)
-        self.last = parts.sequence(ordering.last, channels, ())
-        self.head = parts.sequence(ordering.head, channels, ())
+        last = shape.family.stage_count - 1
+        self.last = parts.sequence(last, ordering.last, channels)
+        self.head = parts.sequence(last, ordering.head, channels)
         self.classifier = nn.Linear(channels, shape.classes)
 
     def forward(self, x: Tensor) -> Tensor:

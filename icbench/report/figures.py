@@ -344,7 +344,7 @@ def _draw_curves(axes: Axes, title: str, lines: list[tuple[str, str]], evidence:
 
 
 _AXES: dict[str, Callable[[RunConfig], float | str]] = {
-    "dropout": lambda c: math.nan if c.dropout is None else c.dropout,
+    "dropout": lambda c: c.dropout if isinstance(c.dropout, float) else math.nan,
     "depth": lambda c: c.depth,
     "width": lambda c: c.width,
     "norm": lambda c: str(c.norm),
@@ -367,7 +367,8 @@ def sensitivity(evidence: Evidence) -> Figures:
 def _lines_along(evidence: Evidence, field: str) -> list[tuple[str, dict[str, Along]]]:
     """By place (all that differs but the field, the ordering and the rate) and by line: the cells along the field.
 
-    Places where the field has one value have nothing to show.
+    Places where the field has one value have nothing to show. Along the rate, cells whose stages differ in it have no
+    place.
     """
     of = _AXES[field]
     own = {field}
@@ -376,7 +377,7 @@ def _lines_along(evidence: Evidence, field: str) -> list[tuple[str, dict[str, Al
     of_place = (_PLACE | differing) - of_line - own
     places: dict[str, dict[str, Along]] = {}
     for cell_id, cell in evidence.cells.items():
-        if evidence.rows[cell_id]:
+        if evidence.rows[cell_id] and not (field == "dropout" and isinstance(cell.config.dropout, tuple)):
             lines = places.setdefault(in_words(cell.config, of_place), {})
             lines.setdefault(in_words(cell.config, of_line), []).append((of(cell.config), cell_id))
     varied = {title: lines for title, lines in places.items() if _several_values(lines)}

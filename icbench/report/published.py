@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from icbench import wording
 from icbench.config import PLAIN_WEIGHT, RELU, RunConfig
 from icbench.report import stats
 from icbench.report.evidence import Evidence
@@ -135,7 +136,7 @@ def _differences(config: RunConfig, theirs: Published) -> list[str]:
     if config.procedures:
         found.append(f"{', '.join(each.name for each in config.procedures)}, which they did not")
     if config.dropout is not None and config.dropout != 0.05:
-        found.append(f"dropout {config.dropout:g}, theirs 0.05")
+        found.append(f"dropout {wording.dropout(config)}, theirs 0.05")
     if config.recipe.epochs != theirs.epochs:
         found.append(f"{config.recipe.epochs} epochs, theirs {theirs.epochs}")
     if config.recipe.label != theirs.source:

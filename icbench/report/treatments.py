@@ -18,7 +18,7 @@ FIELDS: dict[str, Callable[[RunConfig], str]] = {
     "weight": lambda c: wording.in_short("weights", c.weight),
     "activation": lambda c: wording.in_short("activations", c.activation),
     "procedures": wording.procedures,
-    "dropout": lambda c: "" if c.dropout is None else f"{c.dropout:g}",
+    "dropout": wording.dropout,
     "recipe": lambda c: c.recipe.label,
     "precision": lambda c: c.precision,
     "split": lambda c: c.split,

@@ -15,20 +15,20 @@ from icbench.train.schedule import learning_rate
 class Upkeep:
     """Does what a run's procedures ask for, and calls `after_steps` of the modules that have it.
 
-    Such a module names in `every` how many steps of the optimiser lie between two calls.
+    Such a module names in `every` how many steps of the optimiser lie between two calls. To be made while the net has
+    the dropout rates that it was built with, which schedules are of.
     """
 
     def __init__(self, config: RunConfig, net: nn.Module, optimizer: Optimizer):
-        self._config = config
         self._net = net
         self._optimizer = optimizer
         self._procedures = together(config.procedures)
-        self._gates = [m for m in net.modules() if isinstance(m, _DropoutNd)]
+        self._gates = [(m, m.p) for m in net.modules() if isinstance(m, _DropoutNd)]
         self._share = any(getattr(m, "used_in_training", False) for m in net.modules())
         self._modules: list[Any] = [m for m in net.modules() if hasattr(m, "after_steps")]
 
     def before_step(self, moment: Moment) -> None:
-        """Set the learning rate and the dropout rate."""
+        """Set the learning rate and the dropout rates."""
         rate = self.learning_rate(moment)
         for group in self._optimizer.param_groups:
             if isinstance(group["lr"], Tensor):  # which a recorded step reads
@@ -36,9 +36,8 @@ class Upkeep:
             else:
                 group["lr"] = rate
         if self._procedures.schedules_dropout:
-            dropout = self._procedures.dropout(self._config.dropout or 0.0, moment)
-            for gate in self._gates:
-                gate.p = dropout
+            for gate, rate in self._gates:
+                gate.p = self._procedures.dropout(rate, moment)
 
     def learning_rate(self, moment: Moment) -> float:
         return self._procedures.learning_rate(learning_rate(moment.recipe, moment.epoch), moment)

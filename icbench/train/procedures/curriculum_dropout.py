@@ -1,6 +1,7 @@
 """Curriculum dropout: a dropout rate that rises fast at first and levels off (Morerio et al. 2017, arXiv 1703.06229).
 
-Formula: p(t) = p (1 - exp(-steepness t)), t the fraction of the training that is done, p the run's dropout rate.
+Formula: p(t) = p (1 - exp(-steepness t)), t the fraction of the training that is done, p the run's dropout rate,
+or the stage's.
 
 Needs: an ordering with dropout.
 """

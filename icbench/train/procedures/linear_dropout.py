@@ -1,6 +1,7 @@
 """A dropout rate that rises linearly during training (compared by Morerio et al. 2017, arXiv 1703.06229).
 
-Formula: p(t) = p (start + (1 - start) t), t the fraction of the training that is done, p the run's dropout rate.
+Formula: p(t) = p (start + (1 - start) t), t the fraction of the training that is done, p the run's dropout rate,
+or the stage's.
 
 Needs: an ordering with dropout.
 """
