@@ -79,6 +79,17 @@ def test_more_goldens_and_what_they_are_of(write_grid: Callable[..., Path]) -> N
             ("width", 64),
             "fc85ef49aa10",
         ),
+        (
+            "recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: relu-ic-conv, dropout: [0, 0.05, 0.1]}",
+            ("dropout", [0.0, 0.05, 0.1]),
+            "ca869f2a40dc",
+        ),
+        (
+            "recipe: imagenet-chen2019\n"
+            "fixed: {dataset: imagenet, depth: 18, ordering: conv-relu-ic, dropout: [0.2, 0.1, 0, 0.05]}",
+            ("dropout", [0.2, 0.1, 0.0, 0.05]),
+            "f606e99caccb",
+        ),
     ):
         ((run_id, config),) = grid.load(write_grid(text)).runs()
         content = json.loads(config.canonical_json())

@@ -407,6 +407,27 @@ MISTAKES = {
     "too large a shift": (FIXED.replace("digits\n", "{name: digits, augmentation: {shift: 9}}\n"), 1, "out of sight"),
     "wrong type": ("recipe: digits\nfixed: {depth: deep}", 2, "'deep' should be a whole number"),
     "boolean for a number": (FIXED + "grid: {dropout: [true]}", 3, "True should be a number"),
+    "rates of two stages": (
+        FIXED + "grid:\n  dropout:\n  - 0.5\n  - [0.05, 0.1]",
+        6,
+        "dropout: a ResNet for digits has 3 stages; the list gives rates for 2. Give each stage a rate, or one",
+    ),
+    "rates of ImageNet's stages": (
+        "recipe: imagenet-chen2019\nfixed:\n  {dataset: imagenet, depth: 18, ordering: relu-ic-conv,\n"
+        "  dropout: [0, 0.05, 0.1]}",
+        4,
+        "a ResNet for imagenet has 4 stages; the list gives rates for 3.",
+    ),
+    "an axis in fixed": (
+        "recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: baseline, dropout: [0.05, 0.1]}",
+        2,
+        "rates to try are an axis: grid: {dropout: [0.05, 0.1]}.",
+    ),
+    "no rates": (FIXED + "include: [{dropout: []}]", 3, "the list gives rates for 0"),
+    "stage's rate out of range": (FIXED + "include:\n- dropout:\n  - 0\n  - 1.5", 6, "dropout: 1.5 should be a number"),
+    "list of lists": (FIXED + "grid: {dropout: [[[0, 0.05, 0.1]]]}", 3, "dropout: [0, 0.05, 0.1] should be a number"),
+    "rates of a baseline's": (FIXED + "baseline:\n  dropout: [0, 0]", 4, "the list gives rates for 2"),
+    "excluded rates of two stages": (FIXED + "grid: {dropout: [0.1]}\nexclude:\n- dropout: [0.1, 0.1]", 5, "no run"),
     "rate out of range": (FIXED + "grid:\n  dropout:\n  - 0.5\n  - 1", 6, "not including, 1"),
     "not a number": (FIXED + "grid: {dropout: [.nan]}", 3, "nan should be a number"),
     "impossible basic depth": (FIXED.replace("depth: 8", "depth: 9"), 2, "The nearest: 8 or 14"),

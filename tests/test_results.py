@@ -68,7 +68,7 @@ def by_pyarrow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 RUN_COLUMNS = """run_id cell_id dataset block depth width ordering norm norm_options dropout recipe precision split seed
 parameters epochs test_accuracy test_accuracy_last10 diverged train_seconds images_per_second started_at finished_at
 attempts icbench_version git_commit git_dirty torch_version device hostname threads world_size slurm_job_id config
-node gpu test_correct weight activation procedures engine images_at_once test_top5_accuracy"""
+node gpu test_correct weight activation procedures engine images_at_once test_top5_accuracy dropout_by_stage"""
 EPOCH_COLUMNS = """run_id epoch learning_rate train_loss train_accuracy test_loss test_accuracy seconds
 test_top5_accuracy"""
 
