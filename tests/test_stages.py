@@ -220,7 +220,7 @@ def test_a_sweep_from_the_plan_to_the_report(icbench_here: Icbench, tmp_path: Pa
     assert planned.code == 0, planned.err
     assert "8 finished, 0 missing" in planned.out
     assert re.search(r"relu-ic-conv +0 0\.05 0\.1 +2 +2", planned.out)
-    config = icbench_here("plan", "grid.yaml", "--json").json()["cells"][-1]["config"]
+    config = icbench_here("plan", "grid.yaml", "--json", "--no-build").json()["cells"][-1]["config"]
     assert config["dropout"] == list(THREE)
     cells = icbench_here("sweep", "grid.yaml", "--json").json()["cells"]
     assert [cell["dropout"] for cell in cells] == [None, 0.05, 0.1, list(THREE)]
@@ -237,7 +237,7 @@ def test_a_sweep_from_the_plan_to_the_report(icbench_here: Icbench, tmp_path: Pa
     assert (tmp_path / "report" / "figures" / "by-dropout.svg").is_file()
 
     shutil.rmtree(tmp_path / "results" / "runs")
-    again = icbench_here("plan", "grid.yaml")
+    again = icbench_here("plan", "grid.yaml", "--no-build")
     assert "8 missing" in again.out
     assert "Estimate: 8 runs" in again.out
 
