@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from icbench.config import RunConfig
 from icbench.curve import read_curve, write_curve
@@ -18,7 +19,12 @@ from icbench.search.controller import Controller, Ended, prepare
 from icbench.search.settings import Search
 from icbench.search.study import CellStudy
 
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+
 Curve = Callable[[RunConfig], Sequence[float]]
+# Connections to a server have to be closed by somebody.
+OPENED: list["RDBStorage"] = []
 SECONDS = 2.0  # of each made-up epoch
 
 
@@ -119,13 +125,16 @@ class Searched:
         return [(trial.number, trial.state.name, trial.values, trial.params) for trial in found]
 
 
-def search(folder: Path, text: str, curve: Curve, *, slots: int = 1, dies_after: int | None = None) -> Searched:
+def search(
+    folder: Path, text: str, curve: Curve, *, slots: int = 1, dies_after: int | None = None, url: str | None = None
+) -> Searched:
     """Search in `folder`, with one worker whose runs have made-up curves."""
     file = folder / "search.yaml"
     file.write_text(text)
     layout, what = Layout(folder / "results"), settings.load(file)
+    database = storage.connect(storage.url(layout, url), layout)
     prepare(layout, what)
-    database = storage.connect(storage.url(layout, None))
+    OPENED.append(database)
     studies = [CellStudy(what, cell, database) for cell in what.cells]
     crew = MadeUpCrew(layout, curve, dies_after=dies_after)
     ended: list[Ended] = []

@@ -164,8 +164,8 @@ def _search(search: "Search", machine: "Profile", layout: "Layout", args: argpar
     began = time.monotonic()
     out = console(sys.stderr if args.json else sys.stdout)
     address = storage.url(layout, args.storage)
+    database = storage.connect(address, layout)
     files = prepare(layout, search)
-    database = storage.connect(address)
     studies = [CellStudy(search, cell, database) for cell in search.cells]
     out.print(f"{search.name}: {_progress(studies)}. Results: {layout.root}/. Studies: {storage.shown(address)}")
     controller = Controller(search, layout, studies, _slots(search, machine), _share(machine), began)

@@ -166,12 +166,14 @@ class CellStudy:
 
     def ask(self, owner: str) -> "optuna.Trial | None":
         """A new trial; None where another controller was faster, or the values it proposes cannot be trained."""
+        tally = self._tally  # before the trial: it may be counted anew
         with unwarned():
             trial = self.study.ask(self._distributions)
-        self._tally.states["RUNNING"] += 1
+        tally.states["RUNNING"] += 1
         trial.set_user_attr(_OWNER, owner)
         if trial.number >= self.wanted and self._before(trial) >= self.wanted:
             self.fail(trial, Outcome(reason=SURPLUS))
+            self._looked = -math.inf
             return None
         try:
             self.runs(trial)
@@ -237,13 +239,14 @@ class CellStudy:
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
+        tally = self._tally
         try:
             trial.set_user_attr(_OUTCOME, asdict(outcome))
             self.study.tell(trial, values, TrialState[state])
         except (UpdateFinishedTrialError, ValueError) as error:
             self._looked = -math.inf
             raise Gone(str(error)) from None
-        self._tally.note(state, outcome)
+        tally.note(state, outcome)
 
     def best(self) -> "list[FrozenTrial]":
         """The best trial; of several objectives, those that none other beats in all. Of none, none."""
