@@ -13,6 +13,7 @@ import pytest
 from conftest import REPOSITORY, environment
 
 from icbench import grid, profile
+from icbench.search import settings
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -32,11 +33,15 @@ def test_links_lead_somewhere() -> None:
             assert ((REPOSITORY / document).parent / target).exists(), (document, target)
 
 
-def test_the_readme_s_grid_and_profile(tmp_path: Path) -> None:
-    text, cluster = blocks("README.md", "yaml")
+def test_the_readme_s_grid_search_and_profile(tmp_path: Path) -> None:
+    text, searched, cluster = blocks("README.md", "yaml")
     file = tmp_path / "any.yaml"
     file.write_text(text)
     assert len(grid.load(file).run_ids) == 39
+    file.write_text(searched)
+    search = settings.load(file)
+    assert [search.trials_of(cell) for cell in search.cells] == [20] * 4
+    assert [len(cell.space.parameters) for cell in search.cells] == [1, 2, 2, 2]
     file.write_text(cluster)
     assert profile.load(str(file)).packs(1000) == 16 * 8
 
