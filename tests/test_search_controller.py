@@ -159,8 +159,9 @@ def test_all_cells_have_the_same_budget(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     hours = 2 * 3 * EPOCHS * SECONDS / 3600  # three runs of each cell
     spent = search(tmp_path / "b", both + f"  budget: {hours:.6f}core-hours\n", best_at_a_fifth)
-    assert [sum(study.counts().values()) for study in spent.studies] in ([3, 3], [4, 4])
-    assert all(study.seconds() >= 3 * EPOCHS * SECONDS - 0.01 for study in spent.studies)
+    # The last run is the one that exceeds the share; a trial whose values were tried before costs nothing.
+    assert all(sum(study.counts().values()) < 8 for study in spent.studies)
+    assert all(2.99 < study.seconds() / (EPOCHS * SECONDS) < 4.01 for study in spent.studies)
 
     (tmp_path / "c").mkdir()
     with_baseline = search(tmp_path / "c", WITH_BASELINE, best_at_a_fifth)

@@ -47,6 +47,8 @@ PRUNERS: dict[str, dict[str, str]] = {
 }
 WILCOXON = "wilcoxon"
 _SEQUENCES = ("sobol", "halton")
+# Optuna makes a list of all points of a grid.
+_MOST_POINTS = 100_000
 
 
 def parse(kind: str, known: dict[str, dict[str, str]], raw: object, path: Path_) -> Variant:
@@ -71,6 +73,8 @@ def parse(kind: str, known: dict[str, dict[str, str]], raw: object, path: Path_)
         raise Mistake((*path, "qmc_type"), f"there is no sequence {options['qmc_type']!r}.", "sobol or halton.")
     if options.get("reduction_factor", 2) == 1:
         raise Mistake((*path, "reduction_factor"), "reduction_factor: 1 reduces nothing.", "Give one from 2 up.")
+    if options.get("popsize", 2) == 1:
+        raise Mistake((*path, "popsize"), "popsize: 1 is no population.", "Give one from 2 up.")
     return Variant(name, tuple(sorted(options.items())))
 
 
@@ -78,11 +82,12 @@ def check(sampler: Variant, space: Space, objectives: int) -> tuple[str, str] | 
     """What is wrong with a sampler in a space that has parameters, and what would be right."""
     ranges = [each for each in space.dimensions if not each.choices]
     if sampler.name == "grid":
-        endless = [each.name for each in space.dimensions if each.points() is None]
-        if endless:
-            return (
-                f"a grid has no end along {', '.join(endless)}.",
-                "Give these ranges a step, or choose another sampler.",
+        remedy = "Give these ranges a step, or choose another sampler."
+        if endless := [each.name for each in space.dimensions if each.count is None]:
+            return f"a grid has no end along {', '.join(endless)}.", remedy
+        if points(space) > _MOST_POINTS:
+            return f"the grid has {points(space):,} points, more than {_MOST_POINTS:,}.", remedy.replace(
+                "a step", "larger steps"
             )
     if sampler.name == "cmaes":
         if objectives > 1:
@@ -92,9 +97,16 @@ def check(sampler: Variant, space: Space, objectives: int) -> tuple[str, str] | 
     return None
 
 
+def seeds_to_tell(given: Variant) -> int:
+    """After how many seeds the Wilcoxon pruner can first tell a trial from the best: one worse with all of them."""
+    options = {"p_threshold": 0.1, "n_startup_steps": 2} | dict(given.options)  # as Optuna has them
+    enough = math.floor(-math.log2(float(options["p_threshold"]))) + 1  # 2^-n below it: the test is exact, one-sided
+    return max(2, int(options["n_startup_steps"]), enough)
+
+
 def points(space: Space) -> int:
     """How many points a grid of the space has."""
-    return math.prod(len(each.points() or ()) for each in space.dimensions)
+    return math.prod(each.count or 1 for each in space.dimensions)
 
 
 def pruner(given: Variant, epochs: int) -> "BasePruner":
@@ -180,7 +192,7 @@ def _sampler(given: Variant, space: Space, seeding: Seeding, trial: int) -> "Bas
         case "random":
             return samplers.RandomSampler(seed=seed)
         case "grid":  # one order of the points for all trials
-            points = {each.name: each.points() or () for each in space.dimensions}
+            points = {each.name: each.points() for each in space.dimensions}
             return samplers.GridSampler(points, seed=seeding.of(None))
         case "qmc":  # one sequence for all trials
             return samplers.QMCSampler(

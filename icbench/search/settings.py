@@ -6,22 +6,24 @@ Every mistake is named with file, line and what would have been right.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from icbench import grid
+from icbench.architecture import family
 from icbench.config import Cell, RunConfig, Variant
 from icbench.errors import suggest
 from icbench.grid import Sweep
-from icbench.resolve import Fields, Given, parse_field
+from icbench.resolve import DEFAULTS, Fields, Given, parse_field
 from icbench.search import methods, objective, space
 from icbench.search.methods import Seeding
 from icbench.search.objective import Objective
 from icbench.search.space import Parameter, Space, Value
-from icbench.wording import cell
+from icbench.wording import cell as in_words
 from icbench.yamlfile import Document, Mistake, Path_, read
 
 _KEYS = ("parameters", "trials", "seeds", "seed", "sampler", "pruner", "objective", "budget")
@@ -32,6 +34,8 @@ _FIRST_SEED = 1000
 _CONFIRMING_SEEDS = 5
 _MOST_TRIALS = 10_000
 _MOST_SEEDS = 100
+# The confirming sweep has the search's name and a word more, and names have 100 characters.
+_LONGEST_NAME = 90
 # Of the budget, in words: hours, or what they are hours of.
 _UNITS = {"gpu-hours": 3600.0, "core-hours": 3600.0, "hours": 3600.0, "minutes": 60.0}
 
@@ -59,20 +63,37 @@ class Budget:
 class SearchCell:
     """A cell of the grid with what is searched in it. config: with some values of that; key: names its study.
 
-    baseline: the key of the cell that it is to be compared with.
+    baseline: the key of the cell that it is to be compared with. distinction: what tells it from others of its name.
     """
 
     config: RunConfig
     space: Space
     key: str
     baseline: str | None = None
+    distinction: str = ""
 
     @property
     def words(self) -> str:
-        """The cell, without what is searched."""
-        searched = {parameter.name for parameter in self.space.parameters}
-        config = replace(self.config, dropout=None) if "dropout" in searched else self.config
-        return cell(replace(config, split="test"))
+        """The cell, as nobody else in this search is called."""
+        return f"{self.name} {self.distinction}".strip()
+
+    @cached_property
+    def name(self) -> str:
+        """The cell, without what is searched; a star for what is always said."""
+        config = replace(self.config, dropout=None) if self._is_searched("dropout") else self.config
+        usual = {"width": family(config.dataset).width} | {
+            name: DEFAULTS[name] for name in ("norm", "weight", "activation", "procedures", "precision")
+        }
+        config = replace(config, **{name: value for name, value in usual.items() if self._is_searched(name)})
+        words = in_words(replace(config, split="test")).split()
+        for place, names in enumerate((("ordering",), ("dataset",), ("block", "depth"))):
+            if any(self._is_searched(name) for name in names):
+                told = ("*" if self._is_searched(name) else str(getattr(config, name)) for name in names)
+                words[place] = "-".join(told)
+        return " ".join(words)
+
+    def _is_searched(self, field: str) -> bool:
+        return any(parameter.name == field for parameter in self.space.parameters)
 
     def runs(self, values: Mapping[str, Value], seeds: tuple[int, ...]) -> tuple[tuple[str, RunConfig], ...]:
         """The runs of a trial: one for each seed. Raises Mistake where the values do not fit together."""
@@ -89,7 +110,6 @@ class Search:
     question: str
     text: str
     cells: tuple[SearchCell, ...]
-    parameters: tuple[Parameter, ...]
     objectives: tuple[Objective, ...]
     sampler: Variant
     pruner: Variant
@@ -117,7 +137,7 @@ class Search:
 
     def study_name(self, cell: SearchCell) -> str:
         """Unique among the studies of a storage: two that search otherwise are two."""
-        return f"{self.name}: {cell.words} [{cell.key}]"
+        return f"{self.name}: {cell.name} [{cell.key}]"
 
     def corners(self) -> Sweep:
         """The cells with extreme values of each parameter, one after another, as a sweep: what can be tried at once."""
@@ -149,32 +169,21 @@ def _search(document: Document) -> Search:
     section = _section(data)
     parameters = space.parse(section["parameters"], (_SECTION, "parameters"))
     _check_baseline(data, parameters)
+    _check_without_seed_and_split(data)
     sweep = grid.parse(document, _searched(parameters))
-    _check_grid(sweep)
-    raws = [_raw(document, sweep.given[cell.cell_id][0]) for cell in sweep.cells]
-    parameters = tuple(space.typed(each, raws[0]) for each in parameters)
-    spaces = [
-        space.space(parameters, sweep.given[cell.cell_id][0], raw, cell.config)
-        for cell, raw in zip(sweep.cells, raws, strict=True)
-    ]
-    for each in parameters:
-        if not any(each in found.parameters for found in spaces):
-            raise Mistake(each.path, f"{each.name!r} changes nothing in any cell of the grid.", "Leave it out.")
+    spaces = _spaces(document, sweep, parameters)
     method = _Method.parse(section)
-    method.check(spaces)
-    keys = {
-        cell.cell_id: method.key(cell.config, found.parameters) for cell, found in zip(sweep.cells, spaces, strict=True)
-    }
+    method.check(spaces, min(cell.config.recipe.epochs for cell in sweep.cells))
+    keys = {cell.cell_id: method.key(found) for cell, found in zip(sweep.cells, spaces, strict=True)}
     cells = tuple(
         SearchCell(cell.config, found, keys[cell.cell_id], keys.get(sweep.baselines.get(cell.cell_id, "")))
         for cell, found in zip(sweep.cells, spaces, strict=True)
     )
     return Search(
-        name=sweep.name,
+        name=_name(sweep),
         question=sweep.question,
         text=sweep.text,
-        cells=cells,
-        parameters=parameters,
+        cells=_told_apart(cells),
         trials=_whole(section, "trials", 1, _MOST_TRIALS),
         confirming_seeds=_confirming_seeds(data, section, sweep, method.seeds),
         budget=_budget(section),
@@ -182,6 +191,77 @@ def _search(document: Document) -> Search:
         baseline_change=data.get("baseline", {}),
         **vars(method),
     )
+
+
+def _spaces(document: Document, sweep: Sweep, parameters: tuple[Parameter, ...]) -> list[Space]:
+    """Of each cell. Raises Mistake where a parameter does not fit."""
+    ways = [[(fields, _raw(document, fields)) for fields in sweep.given[cell.cell_id]] for cell in sweep.cells]
+    for index, each in enumerate(parameters):
+        fitting = [raw for way in ways for fields, raw in way if space.applies(each, fields)]
+        typed = space.typed(each, (fitting or [ways[0][0][1]])[0])
+        parameters = (*parameters[:index], typed, *parameters[index + 1 :])
+    spaces = []
+    for cell, given in zip(sweep.cells, ways, strict=True):
+        found = [space.space(parameters, fields, raw, cell.config) for fields, raw in given]
+        _check_one(found)
+        spaces.append(found[0])
+    for each in parameters:
+        matters = [found for found in spaces if each in found.parameters]
+        if not matters:
+            raise Mistake(each.path, f"{each.name!r} changes nothing in any cell of the grid.", "Leave it out.")
+        _check_choices(each, matters)
+    return spaces
+
+
+def _check_one(ways: list[Space]) -> None:
+    """Raise Mistake where a cell that is given in several ways is one with some values of what is searched only."""
+    first = ways[0].outlook()
+    for other in ways[1:]:
+        outlook = other.outlook()
+        for name in first | outlook:
+            if first.get(name) == outlook.get(name):
+                continue
+            parameter = next(each for each in (*ways[0].dimensions, *other.dimensions) if each.name == name)
+            problem = f"cells of the grid are one with the last value of {name!r}, and several with others."
+            remedy = "Give it another last value, or have a search for each of the cells."
+            raise Mistake(parameter.path, problem, remedy)
+
+
+def _check_choices(parameter: Parameter, spaces: list[Space]) -> None:
+    """Raise Mistake where two choices come to the same in all cells."""
+    if not parameter.choices:
+        return
+    seen: dict[tuple[object, ...], object] = {}
+    outlooks = [found.outlook()[parameter.name] for found in spaces]
+    for index, (label, *comes_to) in enumerate(zip(parameter.ends, *outlooks, strict=True)):
+        if tuple(comes_to) in seen:
+            problem = f"{parameter.name}: {label} comes to the same as {seen[tuple(comes_to)]}."
+            raise Mistake((*parameter.path, index), problem, "Keep one of them.")
+        seen[tuple(comes_to)] = label
+
+
+def _told_apart(cells: tuple[SearchCell, ...]) -> tuple[SearchCell, ...]:
+    """The cells with different words: with the recipe or the norm in full where the short ones are the same."""
+    tells: list[Callable[[SearchCell], str]] = [
+        lambda cell: f"recipe {cell.config.recipe.label}",
+        lambda cell: f"norm {cell.config.norm}",
+    ]
+    for tell in tells:
+        told: defaultdict[str, set[str]] = defaultdict(set)
+        for each in cells:
+            told[each.words].add(tell(each))
+        cells = tuple(
+            replace(each, distinction=f"{each.distinction} {tell(each)}".strip()) if len(told[each.words]) > 1 else each
+            for each in cells
+        )
+    return cells
+
+
+def _name(sweep: Sweep) -> str:
+    """The search's name, which names the sweep at its end too."""
+    if len(sweep.name) > _LONGEST_NAME:
+        raise Mistake(("name",), f"the name {sweep.name!r} is too long.", f"At most {_LONGEST_NAME} characters.")
+    return sweep.name
 
 
 def _section(data: Any) -> dict[str, Any]:
@@ -220,24 +300,26 @@ class _Method:
             _whole(section, "seed", 0, 2**31, default=0),
         )
 
-    def check(self, spaces: list[Space]) -> None:
-        """Raise Mistake where its parts do not fit together, or not to one of the spaces."""
+    def check(self, spaces: list[Space], epochs: int) -> None:
+        """Raise Mistake where its parts do not fit together, or not to one of the spaces, or to runs of such epochs."""
         at = (_SECTION, "pruner")
         if self.pruner.name != "none" and len(self.objectives) > 1:
             raise Mistake(at, "a pruner judges by one objective.", "Leave the pruner out, or all objectives but one.")
-        steps = int(dict(self.pruner.options).get("n_startup_steps", 2))
-        if self.pruner.name == methods.WILCOXON and len(self.seeds) <= max(steps, 1):
-            problem = f"wilcoxon compares seeds, from {max(steps, 1) + 1} on; the search has {len(self.seeds)}."
-            raise Mistake(at, problem, "Give more seeds, or choose another pruner.")
+        if self.pruner.name == methods.WILCOXON and len(self.seeds) <= (least := methods.seeds_to_tell(self.pruner)):
+            problem = f"wilcoxon compares seeds, and spares none of {len(self.seeds)}: it can tell from {least} on."
+            raise Mistake(at, problem, f"Give {least + 1} seeds or more, or another pruner.")
+        if int(dict(self.pruner.options).get("min_resource", 1)) > epochs:
+            problem = f"min_resource is an epoch from which trials are pruned, and runs have {epochs}."
+            raise Mistake((*at, "min_resource"), problem, "Give a smaller one.")
         for found in spaces:
             if found.parameters and (wrong := methods.check(self.sampler, found, len(self.objectives))):
                 raise Mistake((_SECTION, "sampler"), *wrong)
 
-    def key(self, config: RunConfig, parameters: tuple[Parameter, ...]) -> str:
+    def key(self, found: Space) -> str:
         """Of a cell: 8 hex digits of the SHA-256 of all that makes its study another one."""
         content = {
-            "cell": config.cell_json(),
-            "parameters": [each.describe() for each in parameters],
+            "cell": found.last.cell_json(),
+            "parameters": [each.describe() for each in found.parameters],
             "objectives": [each.describe() for each in self.objectives],
             "sampler": self.sampler.canonical(),
             "pruner": self.pruner.canonical(),
@@ -248,26 +330,43 @@ class _Method:
 
 
 def _searched(parameters: tuple[Parameter, ...]) -> Fields:
-    """The fields that are searched as a whole, each with some value."""
+    """The fields that are searched as a whole, each with its last value: a dropout rate that is not 0 keeps apart what
+    differs in dropout alone.
+    """
     whole = [each for each in parameters if each.is_whole_field]
-    return {each.name: parse_field(each.name, each.raw(each.ends[0]), each.path) for each in whole}
+    return {
+        each.name: parse_field(each.name, each.raw(value), path)
+        for each in whole
+        for value, path in [list(each.tried())[-1]]
+    }
 
 
 def _check_baseline(data: Any, parameters: tuple[Parameter, ...]) -> None:
-    change = data.get("baseline")
-    for each in parameters:
-        if isinstance(change, dict) and each.field in change:
-            problem = f"{each.field!r} of the baseline is given, and {each.name!r} is searched for in every cell."
-            raise Mistake(("baseline", each.field), problem, "Leave one of them out.")
+    include = data.get("include")
+    entries = include if isinstance(include, list) else []
+    places: list[tuple[Any, Path_]] = [(data, ()), *((entry, ("include", at)) for at, entry in enumerate(entries))]
+    for where, path in places:
+        change = where.get("baseline") if isinstance(where, dict) else None
+        for each in parameters:
+            if each.is_whole_field and isinstance(change, dict) and each.name in change:
+                problem = f"{each.name!r} of the baseline is given, and it is searched for in every cell."
+                raise Mistake((*path, "baseline", each.name), problem, "Leave one of them out.")
 
 
-def _check_grid(sweep: Sweep) -> None:
-    for fields in (given for every in sweep.given.values() for given in every):
-        if "seed" in fields:
-            raise Mistake(fields["seed"].path, "a search's trials have seeds of their own.", "Leave the seed out.")
-        if "split" in fields:
+def _check_without_seed_and_split(data: Any) -> None:
+    """Raise Mistake where a section of the grid gives what the search says itself."""
+    sections: list[tuple[Any, Path_]] = [(data.get(key), (key,)) for key in ("fixed", "grid", "zip", "baseline")]
+    for key in ("include", "exclude"):
+        entries = data.get(key)
+        sections += [(each, (key, at)) for at, each in enumerate(entries if isinstance(entries, list) else [])]
+    for section, path in sections:
+        if not isinstance(section, dict):
+            continue
+        if "seed" in section:
+            raise Mistake((*path, "seed"), "a search's trials have seeds of their own.", "Leave the seed out.")
+        if "split" in section:
             problem = "trials are judged on held-out training images, and the sweep that confirms them on test images."
-            raise Mistake(fields["split"].path, problem, "Leave the split out.")
+            raise Mistake((*path, "split"), problem, "Leave the split out.")
 
 
 def _raw(document: Document, fields: Fields) -> dict[str, Any]:

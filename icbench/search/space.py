@@ -1,20 +1,20 @@
 """What is searched: a parameter is a field of the configuration or of its recipe, with a range or with choices."""
 
 import itertools
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from icbench import recipe
+from icbench import catalog, recipe
 from icbench.architecture import family
-from icbench.config import RunConfig
+from icbench.config import Augmentation, RunConfig, Variant, WeightDecay
 from icbench.errors import suggest
 from icbench.recipe import parse_recipe
-from icbench.resolve import FIELDS, Fields, Given, parse_field, resolve
-from icbench.values import Scalar
+from icbench.resolve import DEFAULTS, FIELDS, Fields, Given, parse_field, resolve
+from icbench.values import TYPES, Scalar
 from icbench.yamlfile import Mistake, Path_
 
 if TYPE_CHECKING:
@@ -24,10 +24,16 @@ Value = Scalar
 
 _RANGE_KEYS = ("low", "high", "step", "log", "per_stage")
 _STAGE = "stage"
-# A grid of more points than this is no search.
+# A range of more points than this has no steps that anybody would notice.
 _MOST_POINTS = 100_000
-# Of a range, how far its end may be from a whole number of steps, in steps: 0.1 + 0.2 is not 0.3.
-_NEAR = 1e-6
+# So many whole numbers are all tried out beforehand; of more, the ends.
+_MOST_TRIED = 100
+# What a search says by itself, or searches in parts.
+_NOT_SEARCHED = ("seed", "split", "recipe")
+# What has parts that may be searched alone, and of which kind are the variants whose options they are.
+_VARIANTS = {"norm": "norms", "weight": "weights", "activation": "activations", "optimizer": "optimizers"}
+_GROUPS: dict[str, Sequence[str]] = {"weight_decay": WeightDecay.__slots__, "augmentation": Augmentation.__slots__}
+_NORM_DEFAULTS = "norm_defaults"
 
 
 @dataclass(frozen=True)
@@ -63,26 +69,31 @@ class Parameter:
         return self.keys == (self.name,)
 
     @property
-    def is_decay(self) -> bool:
-        """Whether it is the weight decay of several groups of parameters at once."""
-        return self.keys == ("recipe", "weight_decay") and not self.choices
+    def ends(self) -> tuple[Value, ...]:
+        """Of a range its ends, of choices all."""
+        return tuple(label for label, _ in self.choices) or (self._typed(self.low), self._typed(self.high))
 
     @property
-    def ends(self) -> tuple[Value, Value]:
-        """Two different values: of a range its ends, of choices the first two."""
+    def count(self) -> int | None:
+        """How many values there are; None where there are endlessly many."""
         if self.choices:
-            return self.choices[0][0], self.choices[1][0]
-        return self._typed(self.low), self._typed(self.high)
-
-    def points(self) -> tuple[Value, ...] | None:
-        """All values; None where there are endlessly many."""
-        if self.choices:
-            return tuple(label for label, _ in self.choices)
+            return len(self.choices)
         step = self.step or (1.0 if self.integer and not self.log else None)
-        if step is None:
-            return None
-        count = round((self.high - self.low) / step) + 1
-        return tuple(self._typed(round(self.low + index * step, 12)) for index in range(count))
+        return None if step is None else round((self.high - self.low) / step) + 1
+
+    def points(self) -> tuple[Value, ...]:
+        """All values, of one that has not endlessly many."""
+        assert self.count is not None
+        return self.ends if self.choices else tuple(self._at(index) for index in range(self.count))
+
+    def tried(self) -> Iterator[tuple[Value, Path_]]:
+        """The values that are tried out beforehand, and where each stands in the file."""
+        if self.choices:
+            yield from ((label, (*self.path, index)) for index, (label, _) in enumerate(self.choices))
+            return
+        yield from zip(self.ends, ((*self.path, "low"), (*self.path, "high")), strict=True)
+        if self.integer and self.count is not None and self.count <= _MOST_TRIED:
+            yield from ((point, self.path) for point in self.points()[1:-1])
 
     def distribution(self) -> "BaseDistribution":
         """As Optuna has it."""
@@ -102,13 +113,18 @@ class Parameter:
         """A value of a range with steps without the rounding of low + n * step, so that it is one that people write."""
         if self.step is None or isinstance(value, str):
             return value
-        return self._typed(round(self.low + round((value - self.low) / self.step) * self.step, 12))
+        return self._at(round((value - self.low) / self.step))
 
     def describe(self) -> dict[str, Any]:
         """What makes this dimension another one, for the study's name."""
         if self.choices:
             return {"name": self.name, "choices": [raw for _, raw in self.choices]}
-        return {"name": self.name, "low": self.low, "high": self.high, "step": self.step, "log": self.log}
+        stages = {"per_stage": True} if self.per_stage else {}
+        return {"name": self.name, "low": self.low, "high": self.high, "step": self.step, "log": self.log} | stages
+
+    def _at(self, index: int) -> Value:
+        """A point of a range with steps, counted from 0; in decimals, since that is how people count."""
+        return self._typed(float(_decimal(self.low) + index * _decimal(self.step or 1.0)))
 
     def _typed(self, value: float) -> Value:
         return int(value) if self.integer else float(value)
@@ -129,17 +145,44 @@ def parse(raw: object, path: Path_) -> tuple[Parameter, ...]:
 
 
 def _parse(name: str, raw: object, path: Path_) -> Parameter:
-    head = name.split(".")[0]
-    if name == "seed" or name == "split":
-        raise Mistake(
-            path, f"{name!r} is nothing to search for.", "A search says itself which seeds and images it has."
-        )
+    head, *parts = name.split(".")
+    if head in ("seed", "split"):
+        problem = f"{name!r} is nothing to search for."
+        raise Mistake(path, problem, "A search says itself which seeds and images it has.")
+    if head == "recipe":
+        part = ".".join(parts) or "learning_rate"
+        raise Mistake(path, "a recipe is searched field by field.", f"Write {part}: {{low: ..., high: ...}}.")
     if head not in FIELDS and head not in recipe.FIELDS:
         problem = f"neither a configuration nor a recipe has a field {head!r}."
-        raise Mistake(path, problem, suggest(head, [*FIELDS, *recipe.FIELDS]))
-    if head == "recipe":
-        raise Mistake(path, "a recipe is searched field by field.", "Write learning_rate: {low: ..., high: ...}.")
+        within = [f"{group}.{head}" for group, names in _GROUPS.items() if head in names]
+        valid = [each for each in (*FIELDS, *recipe.FIELDS) if each not in _NOT_SEARCHED]
+        raise Mistake(path, problem, f"Write {within[0]}." if within else suggest(head, valid))
+    _check_parts(head, parts, path)
     return _choices(name, raw, path) if isinstance(raw, list) else _range(name, raw, path)
+
+
+def _check_parts(head: str, parts: list[str], path: Path_) -> None:
+    """Raise Mistake where a field has no such parts; which options its variants have depends on the cell."""
+    if not parts:
+        return
+    if head == "dropout":
+        problem, remedy = (
+            "dropout has no parts.",
+            "For a rate of each stage: dropout: {low: ..., high: ..., per_stage: true}.",
+        )
+    elif head in _GROUPS:
+        fits = len(parts) == 1 and parts[0] in _GROUPS[head]
+        problem, remedy = f"{head} has no part {'.'.join(parts)!r}.", suggest(parts[0], _GROUPS[head])
+        if fits:
+            return
+    elif head in _VARIANTS or head == _NORM_DEFAULTS:
+        if len(parts) == (2 if head == _NORM_DEFAULTS else 1) and parts[-1] != "name":
+            return
+        example = "norm_defaults.batch.momentum" if head == _NORM_DEFAULTS else f"{head}: [...], or {head}.OPTION"
+        problem, remedy = f"{'.'.join([head, *parts])!r} is no option.", f"Write {example}."
+    else:
+        problem, remedy = f"{head} has no parts.", f"Search {head} itself."
+    raise Mistake(path, problem, remedy)
 
 
 def _choices(name: str, raw: list[Any], path: Path_) -> Parameter:
@@ -157,10 +200,11 @@ def _choices(name: str, raw: list[Any], path: Path_) -> Parameter:
 def _label(raw: Any) -> str:
     """A choice in words, by which Optuna knows it."""
     if isinstance(raw, dict):
-        return " ".join(
-            [str(raw.get("name", "")), *(f"{k}={_label(v)}" for k, v in raw.items() if k != "name")]
-        ).strip()
-    return str(raw)
+        options = [f"{key}={_label(value)}" for key, value in raw.items() if key != "name"]
+        return " ".join([str(raw.get("name", "")), *options]).strip()
+    if isinstance(raw, list):
+        return f"[{', '.join(map(_label, raw))}]"
+    return str(raw).lower() if isinstance(raw, bool) else "null" if raw is None else str(raw)
 
 
 def _range(name: str, raw: object, path: Path_) -> Parameter:
@@ -173,26 +217,24 @@ def _range(name: str, raw: object, path: Path_) -> Parameter:
     for key in ("low", "high"):
         if key not in raw:
             raise Mistake(path, f"{name}: the range lacks {key!r}.", f"Write {right}.")
-    numbers = {key: raw[key] for key in ("low", "high", "step") if key in raw}
-    for key, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-            raise Mistake((*path, key), f"{key}: {number!r} should be a number.")
+    numbers = {key: _number(raw[key], (*path, key)) for key in ("low", "high", "step") if key in raw}
     for key in ("log", "per_stage"):
         if not isinstance(raw.get(key, False), bool):
             raise Mistake((*path, key), f"{key}: {raw[key]!r} should be true or false.")
-    parameter = Parameter(
-        name,
-        path,
-        low=float(raw["low"]),
-        high=float(raw["high"]),
-        step=float(raw["step"]) if "step" in raw else None,
-        log=raw.get("log", False),
-        per_stage=raw.get("per_stage", False),
-    )
+    low, high, step = numbers["low"], numbers["high"], numbers.get("step")
+    log, per_stage = raw.get("log", False), raw.get("per_stage", False)
+    parameter = Parameter(name, path, low=low, high=high, step=step, log=log, per_stage=per_stage)
     _check_range(parameter)
     if parameter.per_stage and name != "dropout":
         raise Mistake((*path, "per_stage"), f"{name} is the same in all stages.", "Only dropout can be one a stage.")
     return parameter
+
+
+def _number(raw: object, path: Path_) -> float:
+    try:
+        return float(TYPES["float"].parse(raw))
+    except ValueError as error:
+        raise Mistake(path, f"{path[-1]}: {error}.") from None
 
 
 def _check_range(parameter: Parameter) -> None:
@@ -207,95 +249,156 @@ def _check_range(parameter: Parameter) -> None:
         return
     if step <= 0:
         raise Mistake((*path, "step"), f"step: {step:g} should be above 0.")
-    steps = (high - low) / step
-    if abs(steps - round(steps)) > _NEAR or round(steps) < 1:
-        near = low + max(1, round(steps)) * step
+    if (high - low) / step > _MOST_POINTS:
+        problem = f"step: {step:g} makes more than {_MOST_POINTS:,} points of this range."
+        raise Mistake((*path, "step"), problem, "Leave it out.")
+    length, each = _decimal(high) - _decimal(low), _decimal(step)
+    if length % each:
+        near = _decimal(low) + max(1, round(length / each)) * each
         problem = f"high: {high:g} is no whole number of steps above low."
-        raise Mistake((*path, "high"), problem, f"The nearest: {near:g}.")
-    if steps > _MOST_POINTS:
-        raise Mistake((*path, "step"), f"step: {step:g} makes {steps:,.0f} points.", "Leave it out.")
+        raise Mistake((*path, "high"), problem, f"The nearest: {float(near):g}.")
+
+
+def _decimal(number: float) -> Decimal:
+    """The number as people write it."""
+    return Decimal(repr(number))
 
 
 def typed(parameter: Parameter, raw: Mapping[str, Any]) -> Parameter:
-    """The parameter, as one of whole numbers if its field takes no others. raw: some cell's fields, as in the file."""
-    if parameter.choices or _takes_fractions(parameter, raw):
+    """The parameter, as one of whole numbers if its field takes no others. raw: of a cell that it applies to, the
+    fields as in the file. Raises Mistake where the field does not take the low end, or a fraction.
+    """
+    if parameter.choices:
         return parameter
-    for key in ("low", "high", "step"):
+    _parsed(parameter, parameter.low, raw, (*parameter.path, "low"))
+    if parameter.low % 1 or any(_takes(parameter, parameter.low + half, raw) for half in (0.5, -0.5)):
+        return parameter
+    for key in ("high", "step"):
         number = getattr(parameter, key)
-        if number is not None and number != int(number):
+        if number is not None and number % 1:
             problem = f"{key}: {number:g} should be a whole number, as {parameter.name} is."
             raise Mistake((*parameter.path, key), problem)
     return replace(parameter, integer=True)
 
 
-def _takes_fractions(parameter: Parameter, raw: Mapping[str, Any]) -> bool:
-    """Whether the field takes numbers that are not whole. Raises Mistake where it does not even take the low end."""
-    between = parameter.low + (parameter.high - parameter.low) / math.pi
-    changed = [deepcopy(dict(raw)) for _ in range(2)]
-    for each, value in zip(changed, (parameter.low, between), strict=True):
-        _put(each, parameter.keys, _decay(raw["recipe"], value) if parameter.is_decay else value)
-    _given(parameter.field, changed[0][parameter.field], parameter.path)
+def _takes(parameter: Parameter, value: float, raw: Mapping[str, Any]) -> bool:
     try:
-        _given(parameter.field, changed[1][parameter.field], parameter.path)
+        _parsed(parameter, value, raw, parameter.path)
     except Mistake:
         return False
     return True
+
+
+def _parsed(parameter: Parameter, value: Value, raw: Mapping[str, Any], path: Path_) -> None:
+    """Raise Mistake, at `path`, unless the parameter's field takes a value among the others that are given."""
+    changed = deepcopy(dict(raw))
+    _put(changed, parameter.keys, value)
+    _given(parameter.field, changed[parameter.field], path)
+
+
+def applies(parameter: Parameter, fields: Fields) -> bool:
+    """Whether a cell with these fields has what is searched: where norms are compared, some have no such option."""
+    head, *option = parameter.keys[-2:] if parameter.field == "recipe" else parameter.keys
+    if not option or head not in _VARIANTS:
+        return True
+    if parameter.field == "recipe":
+        variant = fields["recipe"].value.optimizer
+    else:
+        variant = fields[head].value if head in fields else DEFAULTS[head]
+    return option[0] in catalog.options(_VARIANTS[head], variant.name)
+
+
+def check_not_given(parameter: Parameter, fields: Fields, raw: Mapping[str, Any]) -> None:
+    """Raise Mistake where the part of a field that is searched is given too, as a recipe's learning rate."""
+    at, (head, *parts) = raw.get(parameter.field), parameter.keys
+    for part in parts:
+        if not isinstance(at, dict) or part not in at:
+            return
+        at = at[part]
+    if parts:
+        path = (*fields[head].path, *parts)
+        raise Mistake(path, f"{parameter.name!r} is given here, and searched for.", "Keep one of them.")
 
 
 @dataclass(frozen=True)
 class Space:
     """The parameters that matter to one cell, and how values of them make a configuration of it.
 
-    fields: what the search file gives for the cell; raw: the same, as it stands there.
+    fields: what the search file gives for the cell; raw: the same, as it stands there. idle: of dimensions by stage,
+    the names of those of stages without dropout.
     """
 
     parameters: tuple[Parameter, ...]
     fields: Fields
     raw: Mapping[str, Any]
     stages: int
+    idle: frozenset[str] = frozenset()
 
     @cached_property
     def dimensions(self) -> tuple[Parameter, ...]:
         """The parameters, those by stage once for each."""
-        return tuple(self._dimensions())
+        return tuple(each for each in self._dimensions() if each.name not in self.idle)
 
     def _dimensions(self) -> Iterator[Parameter]:
         for each in self.parameters:
             if each.per_stage:
-                yield from (replace(each, name=f"{each.name}.{_STAGE}{n + 1}") for n in range(self.stages))
+                yield from (replace(each, name=name) for name in self._by_stage(each))
             else:
                 yield each
+
+    def _by_stage(self, parameter: Parameter) -> list[str]:
+        return [f"{parameter.name}.{_STAGE}{stage + 1}" for stage in range(self.stages)]
 
     def yaml(self, values: Mapping[str, Value]) -> dict[str, Any]:
         """The fields of the cell with these values, as they would stand in a grid. values: by name of dimension."""
         raw = deepcopy(dict(self.raw))
         for parameter in self.parameters:
             if parameter.per_stage:
-                names = (f"{parameter.name}.{_STAGE}{n + 1}" for n in range(self.stages))
-                _put(raw, parameter.keys, [parameter.raw(values[name]) for name in names])
-            elif parameter.is_decay:
-                _put(raw, parameter.keys, _decay(raw["recipe"], values[parameter.name]))
+                names = self._by_stage(parameter)
+                _put(raw, parameter.keys, [0.0 if name in self.idle else values[name] for name in names])
             else:
                 _put(raw, parameter.keys, parameter.raw(values[parameter.name]))
         return raw
 
     def config(self, values: Mapping[str, Value]) -> RunConfig:
-        """The cell's configuration with these values, on held-out images. Raises Mistake where they do not fit."""
+        """The cell's configuration with these values. Raises Mistake where they do not fit."""
         raw = self.yaml(values)
-        changed = {parameter.field for parameter in self.parameters}
         path = {parameter.field: parameter.path for parameter in self.parameters}
-        fields = self.fields | {name: _given(name, raw[name], path[name]) for name in changed}
-        return resolve(fields)
+        return resolve(self.fields | {field: _given(field, raw[field], path[field]) for field in path})
 
-    def varied_by(self, dimension: Parameter) -> list[RunConfig]:
-        """The cell with all choices of one dimension, or both ends of its range; the others as they come first."""
-        first = {each.name: each.ends[0] for each in self.dimensions}
-        values = dimension.points() if dimension.choices else dimension.ends
-        return [self.config(first | {dimension.name: value}) for value in values or ()]
+    @property
+    def last(self) -> RunConfig:
+        """The cell with the last of all values: a dropout rate that is not 0 keeps apart what differs by dropout."""
+        return self.config(self._ends(-1))
 
     def corners(self) -> list[RunConfig]:
         """The cell with extreme values of each dimension in turn; as it is, where nothing is searched."""
-        return [config for each in self.dimensions for config in self.varied_by(each)] or [self.config({})]
+        return [config for each in self.dimensions for config in self.varied_by(each, 0)] or [self.config({})]
+
+    def varied_by(self, dimension: Parameter, place: int) -> list[RunConfig]:
+        """The cell with both ends of a dimension, or all its choices. place: of the others' ends, 0 or -1."""
+        others = self._ends(place)
+        return [self.config(others | {dimension.name: value}) for value in dimension.ends]
+
+    def check(self) -> None:
+        """Raise Mistake, where it stands, for a value that does not fit the cell."""
+        for others, dimension in itertools.product((self._ends(0), self._ends(-1)), self.dimensions):
+            for value, path in dimension.tried():
+                try:
+                    self.config(others | {dimension.name: value})
+                except Mistake as mistake:
+                    raise Mistake(path, mistake.problem, mistake.remedy) from None
+
+    def outlook(self) -> dict[str, list[tuple[str, ...]]]:
+        """By dimension, what comes of each of its ends: the cell ids with the others at their first, and their last."""
+        outlook = {}
+        for each in self.dimensions:
+            varied = zip(self.varied_by(each, 0), self.varied_by(each, -1), strict=True)
+            outlook[each.name] = [tuple(config.cell_id for config in both) for both in varied]
+        return outlook
+
+    def _ends(self, place: int) -> dict[str, Value]:
+        return {each.name: each.ends[place] for each in self.dimensions}
 
 
 def _given(field: str, raw: Any, path: Path_) -> Given:
@@ -307,32 +410,45 @@ def _given(field: str, raw: Any, path: Path_) -> Given:
 
 def _put(raw: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
     """Set a value within nested mappings; a variant that is given by its name alone becomes a mapping."""
+    if keys == ("recipe", "weight_decay") and isinstance(value, int | float):
+        value = _decay(raw["recipe"], value)
     at = raw
     for key in keys[:-1]:
         inside = at.get(key)
+        if inside is None and isinstance(DEFAULTS.get(key), Variant):
+            inside = DEFAULTS[key].name
         at[key] = {"name": inside} if isinstance(inside, str) else dict(inside or {})
         at = at[key]
     at[keys[-1]] = value
 
 
-def _decay(raw: Any, value: Value) -> dict[str, Value]:
+def _decay(raw: Any, value: float) -> dict[str, float]:
     """Weight decay of all that the recipe decays; where it decays nothing, of the weights."""
     decay = parse_recipe(raw, ()).weight_decay
-    groups = [name for name in ("convolution", "classifier", "other") if getattr(decay, name)]
+    groups = [name for name in WeightDecay.__slots__ if getattr(decay, name)]
     return dict.fromkeys(groups or ("convolution", "classifier"), value)
 
 
 def space(parameters: tuple[Parameter, ...], fields: Fields, raw: Mapping[str, Any], config: RunConfig) -> Space:
     """The space of one cell: without the parameters that change nothing in it, as dropout in a baseline.
 
-    config: the cell's with any values. Raises Mistake, at the parameter, where one of its values does not fit the cell.
+    config: the cell's with any values. Raises Mistake, where it stands, for a value that does not fit the cell.
     """
-    stages = family(config.dataset).stages(config.block, config.depth) or (1,)
-    whole = Space(parameters, fields, raw, len(stages))
-    matter = {each.path for each in whole.dimensions if len({config.cell_id for config in whole.varied_by(each)}) > 1}
-    idle = {each.name for each in parameters if each.is_whole_field and each.path not in matter}
-    return replace(
-        whole,
-        parameters=tuple(each for each in parameters if each.path in matter),
-        raw={name: value for name, value in raw.items() if name not in idle},
+    stages = family(config.dataset).stage_count
+    applicable = tuple(each for each in parameters if applies(each, fields))
+    for each in applicable:
+        check_not_given(each, fields, raw)
+        Space((each,), fields, raw, stages).check()
+    whole = Space(applicable, fields, raw, stages)
+    whole.check()
+    outlook = whole.outlook()
+    matter = {each.name: each.path for each in whole.dimensions if len(set(outlook[each.name])) > 1}
+    kept = tuple(each for each in applicable if each.path in matter.values())
+    dropped = {each.name for each in applicable if each.is_whole_field and each not in kept}
+    return Space(
+        kept,
+        fields,
+        {name: value for name, value in raw.items() if name not in dropped},
+        stages,
+        frozenset(each.name for each in whole.dimensions if each.per_stage and each.name not in matter),
     )
