@@ -81,6 +81,11 @@ class SweepFiles:
         return self.folder / "confirm.yaml"
 
     @property
+    def spent(self) -> Path:
+        """Of a search with a budget of wall time, how many seconds each of its controllers has lived, as JSON."""
+        return self.folder / "spent.json"
+
+    @property
     def controllers(self) -> Path:
         """Of a search, a file for each of its controllers, which holds it (flock) while it lives."""
         return self.folder / "controllers"

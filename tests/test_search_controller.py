@@ -163,6 +163,10 @@ def test_all_cells_have_the_same_budget(tmp_path: Path) -> None:
     assert all(sum(study.counts().values()) < 8 for study in spent.studies)
     assert all(2.99 < study.seconds() / (EPOCHS * SECONDS) < 4.01 for study in spent.studies)
 
+    (tmp_path / "d").mkdir()
+    over = search(tmp_path / "d", TEXT + "  budget: 1minutes\n", best_at_a_fifth)  # this one began long ago
+    assert (over.trials, over.crew.begun) == ([], [])
+
     (tmp_path / "c").mkdir()
     with_baseline = search(tmp_path / "c", WITH_BASELINE, best_at_a_fifth)
     assert [study.counts()["COMPLETE"] for study in with_baseline.studies] == [1, 8]

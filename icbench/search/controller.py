@@ -14,7 +14,7 @@ from icbench import ledger
 from icbench.config import RunConfig
 from icbench.curve import read_curve
 from icbench.errors import UserError
-from icbench.files import read_json, write_whole
+from icbench.files import read_json, write_json, write_whole
 from icbench.layout import Layout, SweepFiles
 from icbench.locks import Lock, is_free
 from icbench.plan import Run
@@ -99,6 +99,7 @@ class Controller:
         self._slots = slots
         self._share = share
         self._began = began
+        self._lived_before: float = sum((read_json(self._files.spent) or {}).values())
         self._active: list[_Active] = []
         self._finished = finished(layout)
         self._given: list[str] = []
@@ -140,11 +141,15 @@ class Controller:
 
     def adopt(self) -> None:
         """Go on with the trials of controllers that are gone."""
-        with Lock.wait(self._files.adopting, told=lambda: None):
+        with self._alone():
             for study in self.studies:
                 mine = {each.trial.number for each in self._active if each.study is study}
                 for trial in study.adopt(self._is_gone, self._id, mine):
                     self._begin(study, trial)
+
+    def _alone(self) -> Lock:
+        """Held while no other controller here may do the same."""
+        return Lock.wait(self._files.adopting, told=lambda: None)
 
     def _is_gone(self, controller: str) -> bool:
         """Whether a controller is known here, and not alive."""
@@ -185,7 +190,7 @@ class Controller:
         if budget is None:
             return False
         if budget.is_wall_time:
-            return time.monotonic() - self._began > budget.seconds
+            return self._lived_before + time.monotonic() - self._began > budget.seconds
         return study.seconds() * self._share > budget.seconds / len(self.studies)
 
     def _begin(self, study: CellStudy, trial: "optuna.Trial") -> _Active:
@@ -301,8 +306,12 @@ class Controller:
             crew.give(list(runs.items()))
 
     def record(self) -> None:
-        """Write the table of trials, and which runs the search is of."""
+        """Write the table of trials, which runs the search is of, and what it has spent of its time."""
         began = time.monotonic()
+        if self.search.budget and self.search.budget.is_wall_time:
+            with self._alone():
+                lived = read_json(self._files.spent) or {}
+                write_json(self._files.spent, lived | {self._id: began - self._began}, durable=False)
         rows = [row for study in self.studies for row in trials.rows(study)]
         trials.write(self._files, rows)
         run_ids = dict.fromkeys(run_id for row in rows for run_id in row["run_ids"])
