@@ -28,7 +28,7 @@ from icbench.resolve import (
 )
 from icbench.yamlfile import Document, Mistake, Path_, read
 
-_KEYS = ("name", "question", "recipe", "fixed", "grid", "zip", "include", "exclude", "seeds", "baseline")
+KEYS = ("name", "question", "recipe", "fixed", "grid", "zip", "include", "exclude", "seeds", "baseline")
 _MOST_SEEDS = 10_000
 _OWN_BASELINE = "baseline"
 
@@ -76,7 +76,7 @@ def parse(document: Document, searched: Fields | None = None) -> Sweep:
     it, since they are searched for, each with some value.
     """
     data = document.data
-    keys = _KEYS if searched is None else (*_KEYS, "search")
+    keys = KEYS if searched is None else (*KEYS, "search")
     if not isinstance(data, dict):
         raise Mistake((), "the file holds no grid.", f"A grid maps some of these keys to values: {', '.join(keys)}.")
     for key in data:

@@ -12,6 +12,7 @@ from icbench import grid
 from icbench.config import Cell, Variant
 from icbench.errors import UserError
 from icbench.resolve import Given, parse_field, resolve
+from icbench.search import settings
 
 WriteGrid = Callable[..., Path]
 
@@ -280,9 +281,13 @@ include: [{<<: *small, depth: 14}]
     assert [c.config.depth for c in grid.load(write_grid(text)).cells] == [8, 14]
 
 
+def _is_search(file: Path) -> bool:
+    return "\nsearch:" in file.read_text()
+
+
 @pytest.mark.parametrize("file", sorted((REPOSITORY / "sweeps").glob("*.yaml")), ids=lambda file: file.stem)
 def test_our_sweeps_are_right_and_ask_a_question(file: Path) -> None:
-    sweep = grid.load(file)
+    sweep = settings.load(file) if _is_search(file) else grid.load(file)
     assert sweep.cells
     assert sweep.question.endswith("?")
     assert sweep.name == file.stem

@@ -178,8 +178,8 @@ def _search(search: "Search", machine: "Profile", layout: "Layout", args: argpar
             said = f"{error}. " if isinstance(error, Interrupted) else ""
             complain(f"\nInterrupted. {said}Nothing is lost. To go on:\n  {again}")
             return 130
-        grid = confirm.grid(search, studies)
-        files.confirmation.write_text(grid, encoding="utf-8")
+        if grid := confirm.grid(search, studies):
+            files.confirmation.write_text(grid, encoding="utf-8")
         controller.record()
     return _conclude(search, studies, layout, args, out)
 
@@ -271,7 +271,8 @@ def _conclude(
     grid = layout.sweep(search.name).confirmation
     if not args.confirm or len(failed) == len(studies):
         at = _results(layout)
-        out.print(f"What was found is confirmed on test images by: icbench sweep {grid}{at}")
+        if grid.exists():
+            out.print(f"What was found is confirmed on test images by: icbench sweep {grid}{at}")
         out.print(f"For figures: icbench report --sweep {shlex.quote(search.name)}{at}")
         return 1 if failed else 0
     return _confirm(grid, args) or (1 if failed else 0)

@@ -70,7 +70,7 @@ def parse(kind: str, known: dict[str, dict[str, str]], raw: object, path: Path_)
         except ValueError as error:
             raise Mistake((*path, key), f"the option {key!r} of {name!r}: {error}.") from None
     if options.get("qmc_type", _SEQUENCES[0]) not in _SEQUENCES:
-        raise Mistake((*path, "qmc_type"), f"there is no sequence {options['qmc_type']!r}.", "sobol or halton.")
+        raise Mistake((*path, "qmc_type"), f"there is no sequence {options['qmc_type']!r}.", "Write sobol or halton.")
     if options.get("reduction_factor", 2) == 1:
         raise Mistake((*path, "reduction_factor"), "reduction_factor: 1 reduces nothing.", "Give one from 2 up.")
     if options.get("popsize", 2) == 1:

@@ -5,6 +5,7 @@ Every mistake is named with file, line and what would have been right.
 
 import hashlib
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ from icbench.yamlfile import Document, Mistake, Path_, read
 
 _KEYS = ("parameters", "trials", "seeds", "seed", "sampler", "pruner", "objective", "budget")
 _SECTION = "search"
+_EXAMPLE = "search: {parameters: {dropout: {low: 0, high: 0.5}}, trials: 20}"
 HELDOUT = "heldout"
 # Far from the seeds of sweeps, which count from 0: no seed that chose a rate shall report on it.
 _FIRST_SEED = 1000
@@ -269,14 +271,16 @@ def _section(data: Any) -> dict[str, Any]:
     if not isinstance(section, dict):
         at: Path_ = (_SECTION,) if isinstance(data, dict) and _SECTION in data else ()
         problem = "the file holds no search: the key 'search' is missing, or maps nothing."
-        raise Mistake(at, problem, f"A search is a grid and search: with some of these keys: {', '.join(_KEYS)}.")
+        raise Mistake(at, problem, f"A search is a grid and, with more keys as needed, {_EXAMPLE}.")
     for key in section:
         if key not in _KEYS:
             raise Mistake((_SECTION, key), f"a search has no key {key!r}.", suggest(key, _KEYS))
+    for key in data:
+        if key in _KEYS and key not in grid.KEYS:
+            raise Mistake((key,), f"a grid has no key {key!r}.", f"Write it in search: {{{key}: ...}}.")
     for key in ("parameters", "trials"):
         if key not in section:
-            example = "search: {parameters: {dropout: {low: 0, high: 0.5}}, trials: 20}"
-            raise Mistake((_SECTION,), f"the search lacks {key!r}.", f"As in {example}.")
+            raise Mistake((_SECTION,), f"the search lacks {key!r}.", f"As in {_EXAMPLE}.")
     return section
 
 
@@ -419,7 +423,7 @@ def _budget(section: dict[str, Any]) -> Budget | None:
     raw, example = section["budget"], "budget: 2hours, or 30minutes, 20gpu-hours, 8core-hours"
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([a-z-]+)\s*", str(raw).lower())
     unit = _unit(match[2]) if match else ""
-    if match is None or not unit or float(match[1]) == 0:
+    if match is None or not unit or not 0 < float(match[1]) < math.inf:
         raise Mistake((_SECTION, "budget"), f"budget: {raw!r} is no amount of time.", f"Write {example}.")
     return Budget(float(match[1]), unit)
 
