@@ -21,7 +21,8 @@ class Child:
     """
 
     def __init__(self, module: str, environment: Mapping[str, str], what: str, *, remedy: str = "", lines: int = 1):
-        self._command = [sys.executable, "-P", "-c", f"from {module} import main; main()"]
+        program = f"from icbench import imports\nwith imports.kept():\n    from {module} import main\nmain()"
+        self._command = [sys.executable, "-P", "-c", program]
         self._environment = os.environ | environment
         self._what, self._remedy, self._lines = what, remedy, lines
 

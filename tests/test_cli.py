@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, Icbench, environment
+from conftest import REPOSITORY, SMALL, Icbench, environment
 
 from icbench import catalog
 
@@ -39,6 +39,18 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
 def test_commands_that_train_nothing_import_no_torch(arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text("recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: li2018}")
     assert "torch" not in modules_after(f"from icbench.cli import main; main({arguments!r})", tmp_path)
+
+
+def test_commands_that_look_at_results_import_no_pandas(small_sweep: Path, tmp_path: Path) -> None:
+    """Which pyarrow would import, and still does for who wants a DataFrame."""
+    (tmp_path / "results").symlink_to(small_sweep)
+    (tmp_path / "g.yaml").write_text(SMALL)
+    run_id = next(small_sweep.glob("runs/*")).stem
+    commands = (["sweep", "g.yaml", "--json"], ["status"], ["show", run_id], ["plan", "g.yaml", "--no-build"])
+    code = "; ".join(f"main({words!r})" for words in commands)
+    assert "pandas" not in modules_after(f"from icbench.cli import main; {code}", tmp_path)
+    code += "; import icbench; assert len(icbench.load_runs()) == 10"
+    assert "pandas" in modules_after(f"from icbench.cli import main; {code}", tmp_path)
 
 
 def test_help_tells_every_command_and_exit_code(icbench: Icbench) -> None:

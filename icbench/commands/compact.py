@@ -17,9 +17,10 @@ def add(commands: "Commands") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from icbench import results
+    from icbench import imports, results
     from icbench.console import plural, print_json
 
+    imports.arrow_alone()
     layout = results.existing(args.results)
     count = results.compact(layout)
     files = [str(layout.compacted_table(table)) for table in results.TABLES]

@@ -62,8 +62,9 @@ def compare(sweep: "Sweep", layout: "Layout", *, retry: str | None = None) -> "P
 
     Runs that failed in the way `retry`, or in any way, are missing like any other.
     """
-    from icbench import monitor, plan, results
+    from icbench import imports, monitor, plan, results
 
+    imports.arrow_alone()
     done = results.finished(layout)
     failed = monitor.failures(layout, set(sweep.run_ids) - done)
     return plan.make(sweep, done, [i for i, why in failed.items() if retry not in (arguments.ANY_KIND, why.kind)])

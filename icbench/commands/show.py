@@ -26,8 +26,9 @@ def add(commands: "Commands") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from icbench import monitor, results
+    from icbench import imports, monitor, results
 
+    imports.arrow_alone()
     layout = results.existing(args.results)
     run_id = monitor.find(layout, args.run_id)
     rows, epochs = (_records(results.read(layout, table, [run_id])) for table in ("runs", "epochs"))

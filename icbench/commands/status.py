@@ -32,11 +32,12 @@ def add(commands: "Commands") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from icbench import monitor
+    from icbench import imports, monitor
     from icbench.console import console, print_json
 
     if args.json and args.watch:
         raise UserError("--watch is for people; a program asks for --json again and again.")
+    imports.arrow_alone()
     if args.json:
         seen = monitor.overview(args.results)
         print_json([asdict(sweep) | {"notes": seen.notes} for sweep in seen.sweeps])

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from icbench import kinds, provenance, wording
+from icbench import imports, kinds, provenance, wording
 from icbench.config import RunConfig
 from icbench.curve import read_curve
 from icbench.events import Teller
@@ -63,7 +63,8 @@ def work(assignment: Assignment) -> Outcome:
     if assignment.engine == "compiled":
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Layout(assignment.results).kernels))
     if assignment.rank > 0:
-        from icbench.work import follower
+        with imports.kept():
+            from icbench.work import follower
 
         return follower.work(assignment)
     submission = Layout(assignment.results).sweep(assignment.sweep).submission(assignment.submission)
@@ -78,9 +79,11 @@ def work(assignment: Assignment) -> Outcome:
 
 
 def _lead(assignment: Assignment, tell: Teller) -> Outcome:
-    from icbench.train.ranks import PeerLost
-    from icbench.work.equipment import Equipment
-    from icbench.work.meeting import meet
+    imports.arrow_alone()
+    with imports.kept():
+        from icbench.train.ranks import PeerLost
+        from icbench.work.equipment import Equipment
+        from icbench.work.meeting import meet
 
     where = provenance.of_machine()
     tell("start", pid=os.getpid(), incarnation=assignment.incarnation, node=where["node"], gpu=where["gpu"])
