@@ -12,7 +12,8 @@ from matplotlib.transforms import Bbox
 from synthetic import make_report, rising
 
 from icbench.config import RunConfig
-from icbench.report.figures import INK, effects, learning_curves, save, style, window
+from icbench.report.drawing import INK, save, style, window
+from icbench.report.figures import effects, learning_curves
 
 GRID = """
 recipe: {name: digits, epochs: 30}

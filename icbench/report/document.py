@@ -169,7 +169,8 @@ class Report:
         Kinds: effects, learning-curves, sensitivity (by-dropout, by-norm, ...), stability, performance-profiles,
         published. A figure of many panels or rows is several: NAME-1, NAME-2.
         """
-        from icbench.report.figures import draw, style
+        from icbench.report.drawing import style
+        from icbench.report.figures import draw
 
         with style():
             return draw(self.evidence, self.comparisons, self.beside, kinds)
@@ -190,7 +191,7 @@ def load(layout: Layout, sweep: Sweep, target: float | None = None, detect: floa
 
 def write_files(folder: Path, tables: Iterable[Table], figures: "Mapping[str, Figure]") -> list[Path]:
     """Write `tables/` (CSV and LaTeX) and `figures/` (PNG and SVG); return the paths."""
-    from icbench.report.figures import save, style
+    from icbench.report.drawing import save, style
 
     for name in ("tables", "figures"):
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -7,47 +7,47 @@ differences in percentage points.
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import islice
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.legend import Legend
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
-from numpy.typing import ArrayLike
 
 from icbench import metrics, wording
 from icbench.config import RunConfig
-from icbench.files import write_whole
 from icbench.metrics import Floats
 from icbench.report import stats
 from icbench.report.answer import BASELINE_S, target_in_words
 from icbench.report.comparison import NONE, Comparisons
+from icbench.report.drawing import (
+    INK,
+    NAME,
+    TITLE,
+    TOP,
+    Figures,
+    label_outside,
+    laid_out,
+    make_room,
+    panels_for,
+    parts,
+    put_legends,
+    stand_beside,
+    window,
+)
 from icbench.report.evidence import Evidence
 from icbench.report.published import SOURCES, Beside
+from icbench.report.rows import draw_estimates, in_points, name_rows, tell
 from icbench.report.stats import Estimate
 from icbench.report.treatments import Contrast, contrasts, in_words, varying
 
-# Every text and line that is neither data nor background has this colour; a page may put its own in its place.
-INK = "#2b2b2b"
 _PANELS = 12
 _LINES = 8
-_TITLE = 32
-_NAME = 40
 # Inches: of the panels beside the rows' names, and of a category along an axis.
 _BESIDE_NAMES = 5.4
 _CATEGORY = 0.36
-_WIDEST = 9.0
-# A legend of more text than this would cover the curves that it stands among.
-_LEGEND_LINES = 5
-# A range so many times as wide as that of the bulk squeezes it into a line.
-_SQUEEZED = 3.0
 # More runs than so many are not shown one by one.
 _DOTS = 600
 # A profile of fewer places is but a step.
@@ -57,59 +57,22 @@ _RATIOS = (0.5, 2.0)
 _PLACE = {"dataset", "block", "depth"}
 _ROWS = 40
 _POINTS = 100
-# No accuracy is above 100 %, whatever an interval says.
-_TOP = 100.5
-_STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.facecolor": "none",
-    "grid.alpha": 0.15,
-    "grid.color": INK,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "icbench",
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
-}
-Figures = dict[str, Figure]
-T = TypeVar("T")
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """Draw and save figures within this."""
-    with sns.axes_style("ticks"), sns.color_palette("colorblind"), mpl.rc_context(_STYLE):
-        yield
-
-
-def save(figure: Figure, target: Path) -> None:
-    """Write a figure as its file's suffix says, whole or not at all; the same figure gives the same file."""
-    kind = target.suffix[1:]
-    metadata: dict[str, Any] | None = {"Date": None} if kind == "svg" else None
-    write_whole(target, lambda file: figure.savefig(file, format=kind, dpi=200, metadata=metadata), durable=False)
 
 
 def effects(found: Comparisons, target: str = BASELINE_S) -> Figures:
     """What each treatment does to the final accuracy and to the epochs to the target; pale: the cells behind it."""
     figures = {}
-    for number, part in _parts(found.pooled, _ROWS):
+    for number, part in parts(found.pooled, _ROWS):
         figure = Figure(layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
         behind = [[c for c in found.single if len(p.pairs) > 1 and c.treatment == p.treatment] for p in part]
-        _estimates(
+        draw_estimates(
             left,
             [_percent(p.final.estimate) for p in part],
             [[100 * c.final.value for c in cells] for cells in behind],
         )
         right.set_xscale("log", base=2)
-        _estimates(
+        draw_estimates(
             right,
             [p.epochs_ratio for p in part],
             [[c.epochs_ratio.value for c in cells] for cells in behind],
@@ -122,9 +85,9 @@ def effects(found: Comparisons, target: str = BASELINE_S) -> Figures:
             (right, 1.0, f"epochs to {target} (ratio)"),
         ):
             axes.axvline(same, color=INK, linestyle="--", linewidth=0.8)
-            axes.set_xlabel(textwrap.fill(label, _TITLE))
+            axes.set_xlabel(textwrap.fill(label, TITLE))
             axes.grid(axis="y", visible=False)
-        _name_rows(left, [pooled.treatment for pooled in part], _BESIDE_NAMES)
+        name_rows(left, [pooled.treatment for pooled in part], _BESIDE_NAMES)
         figures["effects" + number] = figure
     return figures
 
@@ -133,129 +96,20 @@ def _percent(estimate: Estimate) -> Estimate:
     return Estimate(*(100 * each for each in estimate))
 
 
-def _name_rows(axes: Axes, names: Sequence[str], width: float) -> None:
-    """Name the rows from the top, and give the figure so many inches beside the names, however long these are."""
-    wrapped = [textwrap.fill(name, _NAME) for name in names]
-    axes.set_yticks(range(len(names)), wrapped)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    row = max(0.3, 0.16 * max(1 + name.count("\n") for name in wrapped))
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    extent = axes.yaxis.get_tightbbox()
-    figure.set_size_inches(width + (extent.width / figure.dpi if extent else 0), 1.2 + row * len(names))
-
-
-def window(values: ArrayLike, always: ArrayLike = ()) -> tuple[float, float]:
-    """The range to show: that of all values, unless this is over three times as wide as that of the bulk.
-
-    The bulk is what lies within the outer fences, three interquartile ranges from the quartiles (Tukey 1977), and what
-    is to be shown `always`. Where the middle half are equal there is no such measure, and everything is shown.
-    """
-    known, fixed = np.asarray(values, dtype=float), np.asarray(always, dtype=float)
-    every = np.concatenate([known, fixed])
-    first, third = np.percentile(every, [25, 75])
-    reach = 3 * (third - first)
-    bulk = np.concatenate([known[(known >= first - reach) & (known <= third + reach)], fixed])
-    squeezed = reach > 0 and np.ptp(every) > _SQUEEZED * np.ptp(bulk)
-    shown = bulk if squeezed else every
-    return float(shown.min()), float(shown.max())
-
-
-def _estimates(
-    axes: Axes,
-    estimates: Sequence[Estimate],
-    cells: Sequence[Sequence[float]],
-    at_least: tuple[float, float] | None = None,
-    scope: Sequence[float] = (),
-) -> None:
-    """Estimates with their intervals, one a row, over those of single cells; what is outside goes to the edge.
-
-    at_least: what an axis of ratios shows in any case; scope: what else an axis of differences shows.
-    """
-    shown = [*scope, *(each for estimate in estimates for each in estimate), *(each for row in cells for each in row)]
-    known = [each for each in shown if math.isfinite(each) and (each > 0 or not at_least)]
-    if at_least:
-        low, high = (2**edge for edge in window(np.log2(known), np.log2(at_least)))
-        edges = (low / 1.1, high * 1.1)
-    else:
-        low, high = window(known, [0.0, *scope])
-        margin = 0.06 * (high - low) or 1.0
-        edges = (low - margin, high + margin)
-    axes.set_xlim(*edges)
-    for row, (estimate, own) in enumerate(zip(estimates, cells, strict=True)):
-        _estimate(axes, row, estimate, own, edges, _times if at_least else _points)
-
-
-def _points(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")
-
-
-def _times(value: float) -> str:
-    return f"{value:.2g}×" if math.isfinite(value) else "∞"
-
-
-def _estimate(
-    axes: Axes,
-    row: int,
-    estimate: Estimate,
-    cells: Sequence[float],
-    edges: tuple[float, float],
-    say: Callable[[float], str],
-) -> None:
-    value, low, high = estimate
-    for each in cells:
-        if not math.isnan(each):
-            axes.plot(
-                [np.clip(each, *edges)], [row], _shape(each, edges),
-                color="C0", alpha=0.3, markersize=3, markeredgewidth=0,
-            )  # fmt: skip
-    if low == 0 and math.isinf(high):  # an interval that says nothing
-        axes.axhline(row, color="C0", linewidth=0.8, linestyle=":")
-    elif not math.isnan(low):
-        start, end = max(low, edges[0]), min(high, edges[1])
-        axes.plot([min(start, end), end], [row, row], color="C0", linewidth=1.6, solid_capstyle="butt")
-        if math.isinf(high):
-            axes.plot([edges[1]], [row], ">", color="C0", markersize=5, clip_on=False)
-    if not math.isfinite(value):
-        _tell(axes, row, ">", "–" if math.isnan(value) else "never")
-    elif edges[0] <= value <= edges[1]:
-        axes.plot([value], [row], "o", color="C0", markersize=5)
-        for bound in (low, high):
-            # A ratio's interval from nought, or without an end, is not cut: it has no number there.
-            if math.isfinite(bound) and bound != 0 and not edges[0] <= bound <= edges[1]:
-                axes.plot([np.clip(bound, *edges)], [row], _shape(bound, edges), color="C0", markersize=5)
-                _tell(axes, row, _shape(bound, edges), f"to {say(bound)}")
-    else:
-        axes.plot([np.clip(value, *edges)], [row], _shape(value, edges), color="C0", markersize=5, clip_on=False)
-        interval = "" if math.isnan(low) else f" [{say(low)}, {say(high)}]"
-        _tell(axes, row, _shape(value, edges), say(value) + interval)
-
-
-def _shape(value: float, edges: tuple[float, float]) -> str:
-    """A dot, or what points out of the figure."""
-    return "<" if value < edges[0] else ">" if value > edges[1] else "o"
-
-
-def _tell(axes: Axes, row: int, side: str, words: str, lift: float = 0.08) -> None:
-    """Words over a row's line at one of its ends."""
-    x, align = (0.04, "left") if side == "<" else (0.96, "right")
-    axes.annotate(words, (x, row - lift), xycoords=("axes fraction", "data"), ha=align, va="bottom", fontsize=8)
-
-
 def learning_curves(evidence: Evidence) -> Figures:
     """Test accuracy by epoch: means over seeds, bands from the lowest to the highest; a panel for each place."""
     panels = _panels(evidence)
     # Of very many panels the files would else be too large for a page; the bands still show every epoch.
     step = max(1, evidence.accuracy.shape[1] // _POINTS) if len(panels) > _PANELS else 1
     figures = {}
-    for number, part in _parts(panels, _PANELS):
+    for number, part in parts(panels, _PANELS):
         named = [(title, [(_label(evidence, *line), line[1]) for line in lines]) for title, lines in part]
-        beside = _stand_beside([[label for label, _ in lines] for _, lines in named])
-        figure, grid = _grid(len(part), columns=2 if beside else 3)
+        beside = stand_beside([[label for label, _ in lines] for _, lines in named])
+        figure, grid = panels_for(len(part), columns=2 if beside else 3)
         for axes, (title, lines) in zip(grid, named, strict=False):
             _draw_curves(axes, title, lines, evidence, step)
-        _label_outside(grid, len(part), "epoch", f"{_whose(evidence)} accuracy (%)")
-        _legends(figure, grid[: len(part)])
+        label_outside(grid, len(part), "epoch", f"{_whose(evidence)} accuracy (%)")
+        put_legends(figure, grid[: len(part)])
         figures["learning-curves" + number] = figure
     return figures
 
@@ -282,9 +136,9 @@ def _panels(evidence: Evidence) -> list[Panel]:
         for contrast in all_here:
             key = contrast.cell.config.ordering if len(all_here) > _LINES else ""
             groups.setdefault(key, []).append(contrast)
-        place = textwrap.fill(stratum, _TITLE)
+        place = textwrap.fill(stratum, TITLE)
         for ordering, members in groups.items():
-            for _, part in _parts(members, _LINES):
+            for _, part in parts(members, _LINES):
                 lines = [(c.treatment.removeprefix(f"{ordering}, "), c.cell.cell_id) for c in part]
                 panels.append((f"{place}\n{ordering}" if ordering else place, [("baseline", baseline), *lines]))
     compared = {cell_id for _, lines in panels for _, cell_id in lines}
@@ -303,9 +157,7 @@ def _panels_of_others(evidence: Evidence, compared: set[str]) -> list[Panel]:
             words = in_words(cell.config, {"ordering"} | differing - of_place)
             places.setdefault(in_words(cell.config, of_place), []).append((words, cell_id))
     return [
-        (textwrap.fill(title, _TITLE), list(part))
-        for title, lines in places.items()
-        for _, part in _parts(lines, _LINES)
+        (textwrap.fill(title, TITLE), list(part)) for title, lines in places.items() for _, part in parts(lines, _LINES)
     ]
 
 
@@ -338,7 +190,7 @@ def _draw_curves(axes: Axes, title: str, lines: list[tuple[str, str]], evidence:
     bottom = math.floor(min(lows))
     if min(highest) < bottom + 1:
         bottom -= 2  # else a curve that never rises would lie on the axis
-    axes.set_ylim(bottom, min(axes.get_ylim()[1], _TOP))
+    axes.set_ylim(bottom, min(axes.get_ylim()[1], TOP))
     axes.set_title(title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -359,7 +211,7 @@ def sensitivity(evidence: Evidence) -> Figures:
         cells = [c.config for c in evidence.sweep.cells if evidence.rows[c.cell_id]]
         values = list(dict.fromkeys(v for v in map(of, cells) if isinstance(v, str) or not math.isnan(v)))
         if len(values) > 1:
-            for number, part in _parts(_lines_along(evidence, field), _PANELS):
+            for number, part in parts(_lines_along(evidence, field), _PANELS):
                 figures[f"by-{field}{number}"] = _draw_along(evidence, field, part, values)
     return figures
 
@@ -394,7 +246,7 @@ def _lines_in_parts(lines: dict[str, Along]) -> list[dict[str, Along]]:
     """No more lines than can be told apart, with the baselines in each part."""
     baselines = {name: cells for name, cells in lines.items() if name.startswith("baseline")}
     others = [item for item in lines.items() if item[0] not in baselines]
-    return [baselines | dict(part) for _, part in _parts(others, _LINES)] or [baselines]
+    return [baselines | dict(part) for _, part in parts(others, _LINES)] or [baselines]
 
 
 def _draw_along(
@@ -404,17 +256,17 @@ def _draw_along(
     values: Sequence[float | str],
 ) -> Figure:
     words = [v for v in values if isinstance(v, str)]
-    beside = _stand_beside([list(lines) for _, lines in part])
-    figure, grid = _grid(len(part), columns=2 if beside else 3, least=_CATEGORY * len(words) + 0.8)
+    beside = stand_beside([list(lines) for _, lines in part])
+    figure, grid = panels_for(len(part), columns=2 if beside else 3, least=_CATEGORY * len(words) + 0.8)
     for axes, (title, lines) in zip(grid, part, strict=False):
         _draw_panel_along(axes, evidence, lines, values, flat_baseline=field == "dropout")
-        axes.set_title(textwrap.fill(title, _TITLE))
-        axes.set_ylim(top=min(axes.get_ylim()[1], _TOP))
+        axes.set_title(textwrap.fill(title, TITLE))
+        axes.set_ylim(top=min(axes.get_ylim()[1], TOP))
         if words:
             axes.set_xticks(range(len(words)), _short(words), rotation=30, ha="right", rotation_mode="anchor")
             axes.set_xlim(-0.6, len(words) - 0.4)
-    _label_outside(grid, len(part), _UNITS[field], f"final {_whose(evidence)} accuracy (%)")
-    _legends(figure, grid[: len(part)])
+    label_outside(grid, len(part), _UNITS[field], f"final {_whose(evidence)} accuracy (%)")
+    put_legends(figure, grid[: len(part)])
     return figure
 
 
@@ -465,7 +317,7 @@ def _tell_outside(axes: Axes, outside: Sequence[Outside], edges: tuple[float, fl
     most = [max(Counter(at for at, *_ in side).values(), default=0) for side in sides]
     height = edges[1] - edges[0]
     low, high = (0.05 + 0.09 * count for count in most)
-    axes.set_ylim(edges[0] - low * height, min(edges[1] + high * height, _TOP))
+    axes.set_ylim(edges[0] - low * height, min(edges[1] + high * height, TOP))
     for side, mark, edge, way in zip(sides, "v^", axes.get_ylim(), (1, -1), strict=True):
         told: Counter[float] = Counter()
         for at, x, value, colour in side:
@@ -494,7 +346,7 @@ _STABILITY = {
 def stability(evidence: Evidence, found: Comparisons) -> Figures:
     """How steadily runs train before the learning rate first drops: each run a dot, means as bars."""
     figures = {}
-    for number, part in _parts(found.pooled, _ROWS):
+    for number, part in parts(found.pooled, _ROWS):
         names = ["baseline", *(pooled.treatment for pooled in part)]
         ids = [sorted({c.baseline.cell_id for pooled in part for c in pooled.pairs})]
         ids += [[c.cell.cell_id for c in pooled.pairs] for pooled in part]
@@ -511,9 +363,9 @@ def stability(evidence: Evidence, found: Comparisons) -> Figures:
                 show(axes, row, each)
             if show is _show_runs:
                 _tell_far_runs(axes, finite)
-            axes.set_xlabel(textwrap.fill(label, _TITLE * 2 // 3))
+            axes.set_xlabel(textwrap.fill(label, TITLE * 2 // 3))
             axes.grid(axis="y", visible=False)
-        _name_rows(grid[0], names, 0.2 + 2.0 * len(shown))
+        name_rows(grid[0], names, 0.2 + 2.0 * len(shown))
         figures["stability" + number] = figure
     return figures
 
@@ -537,7 +389,7 @@ def _tell_far_runs(axes: Axes, values: Sequence[Floats]) -> None:
     for row, each in enumerate(values):
         if len(each) and each.max() > edges[1]:
             axes.plot([edges[1]], [row], ">", color="C0", markersize=5, clip_on=False)
-            _tell(axes, row, ">", f"mean {each.mean():.1f}, to {each.max():.1f}", lift=0.2)
+            tell(axes, row, ">", f"mean {each.mean():.1f}, to {each.max():.1f}", lift=0.2)
 
 
 def _show_ranges(axes: Axes, row: int, values: Floats) -> None:
@@ -568,12 +420,12 @@ def profiles(found: Comparisons) -> Figures:
     for index in order:
         name, score = found.profiles.contestants[index], found.profiles.scores[index]
         look = {"color": INK, "linestyle": "--"} if name == "baseline" else {"color": next(palette)}
-        label = textwrap.fill(f"{name} ({score:.2f})", _NAME)
+        label = textwrap.fill(f"{name} ({score:.2f})", NAME)
         axes.step(ratios, heights[index], where="post", label=label, linewidth=1.3, **look)
     axes.set(
         xlabel="epochs to target, times the fastest's", ylabel="fraction of places", ylim=(-0.03, 1.03), xlim=(1, 4)
     )
-    _make_room(figure, [axes.legend(title="area (of 1)", loc="upper left", bbox_to_anchor=(1.01, 1))])
+    make_room(figure, [axes.legend(title="area (of 1)", loc="upper left", bbox_to_anchor=(1.01, 1))])
     return {"performance-profiles": figure}
 
 
@@ -584,7 +436,7 @@ def beside_published(rows: Sequence[Beside]) -> Figures:
         if each.our_effect is not None:
             cells.setdefault(wording.cell(each.config), []).append(each)
     figures = {}
-    for number, part in _parts(list(cells.items()), _ROWS):
+    for number, part in parts(list(cells.items()), _ROWS):
         figure = Figure(layout="constrained")
         axes = figure.subplots()
         ours = [_percent(several[0].our_effect or NONE) for _, several in part]
@@ -594,17 +446,17 @@ def beside_published(rows: Sequence[Beside]) -> Figures:
             for each in several
             if each.their_effect is not None and each.published.source == "chen2019"
         ]
-        _estimates(axes, ours, [[]] * len(part), scope=theirs)
+        draw_estimates(axes, ours, [[]] * len(part), scope=theirs)
         for row, (_, several) in enumerate(part):
             _mark_published(axes, row + 0.2, several)
         axes.plot([], [], "o-", color="C0", label="ours, 95 % interval")
         for index, words in enumerate(SOURCES.values()):
             axes.plot([], [], "sD"[index], color=f"C{index + 1}", label=words)
         axes.axvline(0, color=INK, linestyle="--", linewidth=0.8)
-        _name_rows(axes, [name for name, _ in part], _BESIDE_NAMES - 1.6)
+        name_rows(axes, [name for name, _ in part], _BESIDE_NAMES - 1.6)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("final accuracy less the baseline's (points)")
-        _make_room(figure, [axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))])
+        make_room(figure, [axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))])
         figures["published" + number] = figure
     return figures
 
@@ -623,7 +475,7 @@ def _mark_published(axes: Axes, height: float, several: Sequence[Beside]) -> Non
                 outside["right" if x > high else "left"].append(x)
     for side, edge, way in (("left", low, 1), ("right", high, -1)):
         if outside[side]:
-            words = ", ".join(_points(x) for x in sorted(outside[side]))
+            words = ", ".join(in_points(x) for x in sorted(outside[side]))
             axes.annotate(
                 words, (edge, height), xytext=(5 * way, 0), textcoords="offset points",
                 ha=side, va="center", fontsize=7,
@@ -641,75 +493,4 @@ def draw(evidence: Evidence, found: Comparisons, published: Sequence[Beside], ki
         "published": lambda: beside_published(published),
     }
     figures = {name: figure for kind in kinds or makers for name, figure in makers[kind]().items()}
-    for figure in figures.values():
-        # To lay many panels out takes seconds, and would else be done anew for each file.
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-    return figures
-
-
-def _parts(items: Sequence[T], most: int) -> Iterator[tuple[str, Sequence[T]]]:
-    """Parts of at most so many, with what to add to their names: nothing to the only one."""
-    for start in range(0, len(items), most):
-        yield (f"-{start // most + 1}" if len(items) > most else ""), items[start : start + most]
-
-
-def _grid(count: int, columns: int = 3, least: float = 0.0) -> tuple[Figure, list[Axes]]:
-    """Small multiples: at most so many in a row, fewer where a panel needs many inches (`least`)."""
-    columns = max(1, min(columns, count, int(_WIDEST / max(least, 0.1))))
-    rows = -(-count // columns)
-    width = max(least, {1: 4.8, 2: 3.6, 3: 2.9}[columns])
-    figure = Figure(figsize=(width * columns, 2.6 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid[count:]:
-        axes.set_visible(False)
-    return figure, list(grid)
-
-
-def _stand_beside(labels: Sequence[Sequence[str]]) -> bool:
-    """Whether panels have legends of their own, and these are too long to stand among the curves."""
-    wrapped = [[textwrap.fill(label, _TITLE) for label in each] for each in labels]
-    lines = [sum(1 + label.count("\n") for label in each) for each in wrapped]
-    return any(each != wrapped[0] for each in wrapped) and max(lines) > _LEGEND_LINES
-
-
-def _legends(figure: Figure, grid: Sequence[Axes]) -> None:
-    """One legend beside all panels where they show the same; else one in each that needs one, or beside it."""
-    entries = [axes.get_legend_handles_labels() for axes in grid]
-    wrapped = [[textwrap.fill(label, _TITLE) for label in labels] for _, labels in entries]
-    if all(labels == wrapped[0] for labels in wrapped):
-        if wrapped[0]:
-            _make_room(figure, [figure.legend(entries[0][0], wrapped[0], loc="outside right upper")])
-        return
-    beside = _stand_beside(wrapped)
-    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1)} if beside else {"loc": "lower right"}
-    legends = [
-        axes.legend(handles, labels, **place)
-        for axes, (handles, _), labels in zip(grid, entries, wrapped, strict=True)
-        if labels
-    ]
-    if beside:
-        spec = grid[0].get_subplotspec()
-        assert spec is not None
-        rows, columns, *_ = spec.get_geometry()
-        _make_room(figure, legends, rows, columns)
-
-
-def _make_room(figure: Figure, legends: Sequence[Legend], rows: int = 1, columns: int = 1) -> None:
-    """Widen the figure by a legend a column, and let each row be as high as its legend."""
-    extents = [legend.get_window_extent() for legend in legends]
-    width, height = figure.get_size_inches()
-    room = max(extent.width for extent in extents) / figure.dpi
-    needed = max(extent.height for extent in extents) / figure.dpi + (0.7 if rows * columns > 1 else 0.3)
-    figure.set_size_inches(width + columns * room, max(height, rows * needed))
-
-
-def _label_outside(grid: list[Axes], count: int, x: str, y: str) -> None:
-    spec = grid[0].get_subplotspec()
-    assert spec is not None
-    columns = spec.get_geometry()[1]
-    for index, axes in enumerate(islice(grid, count)):
-        if index % columns == 0:
-            axes.set_ylabel(y)
-        if index + columns >= count:
-            axes.set_xlabel(x)
+    return laid_out(figures)

@@ -44,7 +44,7 @@ def show(figures: "Mapping[str, Figure]") -> None:
     """Show figures one below the other."""
     from IPython.display import Image, display
 
-    from icbench.report.figures import style
+    from icbench.report.drawing import style
 
     if not figures:
         print("This sweep has nothing to show here.")

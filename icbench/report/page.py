@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from icbench import __version__
 from icbench.files import write_whole
-from icbench.report.figures import INK
+from icbench.report.drawing import INK
 from icbench.report.tables import tests_in_words
 
 if TYPE_CHECKING:
