@@ -115,7 +115,7 @@ def test_several_sweeps(icbench: Icbench, made: Layout, tmp_path: Path) -> None:
     (made.sweep("empty").grid).write_text(GRID.replace("depth: 8", "depth: 14"))
     with_an_empty_one = icbench("report", "--out", "three")
     assert with_an_empty_one.code == 0
-    assert "empty: no run is finished, so it has no page." in with_an_empty_one.err
+    assert "empty: nothing is finished, so it has no page." in with_an_empty_one.err
     assert icbench("report", "--sweep", "other", "--out", "one").code == 0
     assert "9 of 9 runs" in (tmp_path / "one" / "index.html").read_text()
 

@@ -1,4 +1,4 @@
-"""`icbench report`: a sweep's results as a page, tables and figures fit to publish."""
+"""`icbench report`: the results of a sweep or a search as a page, tables and figures fit to publish."""
 
 import argparse
 import webbrowser
@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING
 
 from icbench.commands import arguments
 from icbench.console import complain
-from icbench.errors import UserError
+from icbench.errors import UserError, suggest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from icbench.commands.arguments import Commands
-    from icbench.grid import Sweep
     from icbench.layout import Layout
-    from icbench.report.document import Report
+    from icbench.report.document import Document
 
 
 def add(commands: "Commands") -> None:
-    parser = commands.add_parser("report", help="make a page, tables and figures of a sweep's results")
+    parser = commands.add_parser("report", help="make a page, tables and figures of the results of a sweep or a search")
     arguments.results(parser)
     parser.add_argument(
-        "--sweep", metavar="NAME", help="the sweep's name, or its grid's file (default: each sweep of the directory)"
+        "--sweep", metavar="NAME", help="the name or the file of a sweep or a search (default: each of the directory)"
     )
     parser.add_argument(
         "--out", metavar="DIR", type=Path, default=Path("report"), help="where to write (default: %(default)s)"
@@ -49,27 +50,22 @@ def add(commands: "Commands") -> None:
 
 def run(args: argparse.Namespace) -> int:
     from icbench import results
-    from icbench.report import comparability, document
+    from icbench.report import comparability
+    from icbench.report.document import check_folder
 
     layout = results.existing(args.results)
-    document.check_folder(args.out)
-    sweeps = _sweeps(layout, args.sweep)
-    reports = [document.load(layout, sweep, args.target, args.detect) for sweep in sweeps]
-    finished = [report for report in reports if report.evidence.runs["run_id"]]
-    if not finished:
-        document.check_finished(reports[0], layout)
-    for report in reports:
-        if report not in finished:
-            complain(f"{report.name}: no run is finished, so it has no page.")
+    check_folder(args.out)
+    every = _documents(layout, args)
+    documents = [document for document in every if not document.is_empty]
+    if not documents:
+        every[0].check(layout)
+    for document in every:
+        if document.is_empty:
+            complain(f"{document.name}: nothing is finished, so it has no page.")
         elif args.strict:
-            comparability.refuse(report.mixtures, report.name)
-    reports = finished
-    pages = [report.write(args.out / report.name if len(reports) > 1 else args.out) for report in reports]
-    if len(reports) > 1:
-        from icbench.report.page import index
-
-        pages.insert(0, index(args.out, reports))
-    _tell(reports, pages, as_json=args.json)
+            comparability.refuse(document.mixtures, document.name)
+    pages = _write(args.out, documents)
+    _tell(documents, pages, as_json=args.json)
     if args.open:
         webbrowser.open(pages[0].absolute().as_uri())
     return 0
@@ -84,47 +80,49 @@ def _percent(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text} should be a number above 0 and at most 100")
 
 
-def _sweeps(layout: "Layout", name: str | None) -> "list[Sweep]":
+def _documents(layout: "Layout", args: argparse.Namespace) -> "list[Document]":
+    """The reports that are asked for: of sweeps, and of searches."""
     from icbench.report import evidence
+    from icbench.report.searches import document as searches
 
-    names = [name] if name else evidence.sweep_names(layout)
-    if not names:
+    names = sorted({*evidence.sweep_names(layout), *searches.names(layout)})
+    if args.sweep is None and not names:
         remedy = "Name the grid's file: --sweep GRID.yaml. Or run one: icbench sweep GRID"
         raise UserError(f"{layout.root}/ holds no sweep.", remedy)
-    return [evidence.find_sweep(layout, each) for each in names]
+    if args.sweep and args.sweep not in names and not args.sweep.endswith((".yaml", ".yml")):
+        raise UserError(f"there is no sweep {args.sweep!r} in {layout.root}/.", suggest(args.sweep, names))
+    return [_document(layout, name, args) for name in ([args.sweep] if args.sweep else names)]
 
 
-def _tell(reports: "list[Report]", pages: list[Path], *, as_json: bool) -> None:
+def _document(layout: "Layout", name: str, args: argparse.Namespace) -> "Document":
+    from icbench.report import document, evidence
+    from icbench.report.searches import document as searches
+
+    if searches.is_search(layout, name):
+        return searches.load(layout, name)
+    return document.load(layout, evidence.find_sweep(layout, name), args.target, args.detect)
+
+
+def _write(folder: Path, documents: "Sequence[Document]") -> list[Path]:
+    """Write the page of each, and of several the one that leads to them, which comes first."""
+    if len(documents) == 1:
+        return [documents[0].write(folder)]
+    from icbench.report.page import index
+
+    names = {document.name for document in documents}
+    pages = [document.write(folder / document.name, beside=names) for document in documents]
+    return [index(folder, documents), *pages]
+
+
+def _tell(documents: "Sequence[Document]", pages: list[Path], *, as_json: bool) -> None:
     if as_json:
         from icbench.console import print_json
 
-        print_json([_record(report) for report in reports])
+        print_json([document.record() for document in documents])
         return
-    for report in reports:
-        print(f"{report.name}: {report.question}" if report.question else report.name)
-        print(f"{report.answer}\n{report.counts_in_words}")
-        for mixture in report.mixtures:
-            complain(f"{report.name}: not known to be comparable, and pooled nevertheless: {mixture}.")
-    print(f"{pages[0]} (figures/ and tables/ beside {'each page' if len(reports) > 1 else 'it'})")
-
-
-def _record(report: "Report") -> dict[str, object]:
-    import math
-
-    def plain(value: object) -> object:
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return {
-        "name": report.name,
-        "question": report.question,
-        "answer": report.answer,
-        "runs": report.evidence.counts(),
-        "mixtures": [
-            {"condition": each.condition, "values": dict(each.values), "contrasts": each.contrasts}
-            for each in report.mixtures
-        ],
-        "tables": {
-            name: [{key: plain(value) for key, value in record.items()} for record in table.records()]
-            for name, table in report.tables.items()
-        },
-    }
+    for document in documents:
+        print(f"{document.name}: {document.question}" if document.question else document.name)
+        print(f"{document.answer}\n{document.counts_in_words}")
+        for mixture in document.mixtures:
+            complain(f"{document.name}: not known to be comparable, and pooled nevertheless: {mixture}.")
+    print(f"{pages[0]} (figures/ and tables/ beside {'each page' if len(documents) > 1 else 'it'})")

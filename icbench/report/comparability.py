@@ -1,7 +1,9 @@
 """Whether the runs of a sweep were made under the same conditions: what differs is said, or refused."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from icbench.console import plural
 from icbench.errors import UserError
@@ -18,6 +20,8 @@ CONDITIONS = {
     "torch_version": "torch version",
     "images_at_once": "images trained on at once",
 }
+# Of runs the columns that evidence.py reads.
+Runs = Mapping[str, Sequence[Any]]
 UNCOMMITTED = " with uncommitted changes"
 
 
@@ -42,16 +46,21 @@ class Mixture:
 
 def mixtures(evidence: Evidence) -> list[Mixture]:
     """The conditions in which finished runs that are pooled or compared are not all alike, or not known for sure."""
-    values = {condition: of_runs(evidence, condition) for condition in CONDITIONS}
     pairs, pooled = [], dict(evidence.rows)
     for c in contrasts(evidence.sweep):
         if evidence.rows[c.cell.cell_id] and evidence.rows[c.baseline.cell_id]:
             pairs.append(evidence.rows[c.cell.cell_id] + evidence.rows[c.baseline.cell_id])
             pooled[c.treatment] = pooled.get(c.treatment, []) + pairs[-1]
+    return mixtures_of(evidence.runs, list(pooled.values()), pairs)
+
+
+def mixtures_of(runs: Runs, pooled: Sequence[Sequence[int]], pairs: Sequence[Sequence[int]]) -> list[Mixture]:
+    """As `mixtures`, of any runs. pooled: the rows of those that belong together; pairs: of those that are compared."""
     found = []
-    for condition, each in values.items():
+    for condition in CONDITIONS:
+        each = of_runs(runs, condition)
         counts = Counter(each)
-        mixed = any(len({each[row] for row in rows}) > 1 for rows in pooled.values())
+        mixed = any(len({each[row] for row in rows}) > 1 for rows in pooled)
         if mixed or any(value.endswith(UNCOMMITTED) for value in counts):
             across = sum(len({each[row] for row in rows}) > 1 for rows in pairs)
             ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -59,9 +68,8 @@ def mixtures(evidence: Evidence) -> list[Mixture]:
     return found
 
 
-def of_runs(evidence: Evidence, condition: str) -> list[str]:
+def of_runs(runs: Runs, condition: str) -> list[str]:
     """(runs,): a condition of each run, in words."""
-    runs = evidence.runs
     if condition == "images_at_once":
         return [f"{value} of a batch" if value else "whole batches" for value in runs[condition]]
     if condition != "code":

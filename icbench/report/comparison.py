@@ -102,7 +102,7 @@ def compare(evidence: Evidence) -> Comparisons:
     every = contrasts(evidence.sweep)
     done = [c for c in every if evidence.rows[c.cell.cell_id] and evidence.rows[c.baseline.cell_id]]
     compared = {c.cell.cell_id for c in done}
-    pairing = _pairing(evidence, done)
+    pairing = find_pairing(evidence, done, evidence.final)
     single = [_compare([contrast], evidence, pairing) for contrast in done]
     by_treatment: dict[str, list[Contrast]] = {}
     for contrast in done:
@@ -153,17 +153,17 @@ def _difference(pairs: Sequence[Contrast], evidence: Evidence, measure: str, pai
     if not pairing.used:
         sides = [(evidence.of(c.cell.cell_id, measure), evidence.of(c.baseline.cell_id, measure)) for c in pairs]
         return stats.difference(sides)
-    return stats.paired_difference(_by_seed(pairs, evidence, measure))
+    return stats.paired_difference(by_seed(pairs, evidence, evidence.measures[measure]))
 
 
-def _by_seed(pairs: Sequence[Contrast], evidence: Evidence, measure: str) -> list[tuple[Floats, Floats]]:
-    """Of each contrast that shares seeds the values of those, in the same order on both sides."""
+def by_seed(pairs: Sequence[Contrast], evidence: Evidence, measure: Floats) -> list[tuple[Floats, Floats]]:
+    """Of each contrast that shares seeds the values of those, in the same order on both sides. measure: (runs,)."""
     aligned = []
     for contrast in pairs:
         sides = []
         for cell in (contrast.cell, contrast.baseline):
             rows = evidence.rows[cell.cell_id]
-            values = evidence.measures[measure][rows].tolist()
+            values = measure[rows].tolist()
             sides.append(dict(zip((evidence.runs["seed"][row] for row in rows), values, strict=True)))
         shared = [seed for seed in sides[0] if seed in sides[1]]
         if shared:
@@ -171,15 +171,15 @@ def _by_seed(pairs: Sequence[Contrast], evidence: Evidence, measure: str) -> lis
     return aligned
 
 
-def _pairing(evidence: Evidence, done: Sequence[Contrast]) -> Pairing:
-    """Pair by pair where all pairs are complete, and runs of one seed are shown to go together.
+def find_pairing(evidence: Evidence, done: Sequence[Contrast], measure: Floats) -> Pairing:
+    """Pair by pair where all pairs are complete, and runs of one seed are shown to go together. measure: (runs,).
 
     Each baseline's runs count once: beside the means, by seed, of those contrasts with it that have all its seeds.
     """
     complete: dict[str, list[tuple[Floats, Floats]]] = {}
     for contrast in done:
         sizes = {len(evidence.rows[cell.cell_id]) for cell in (contrast.cell, contrast.baseline)}
-        sides = _by_seed([contrast], evidence, "final")
+        sides = by_seed([contrast], evidence, measure)
         if sides and sizes == {len(sides[0][0])}:
             complete.setdefault(contrast.baseline.cell_id, []).append(sides[0])
     if not complete:

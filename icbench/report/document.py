@@ -3,11 +3,11 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -31,6 +31,40 @@ if TYPE_CHECKING:
 # Percentage points as a fraction: the difference that "seeds needed" is about.
 DETECT = 0.005
 _SHORT_WINDOW = 9
+
+
+class Document(Protocol):
+    """What `icbench report` makes a page of: the results of a sweep, or of a search."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def question(self) -> str: ...
+
+    @property
+    def answer(self) -> str: ...
+
+    @property
+    def counts_in_words(self) -> str: ...
+
+    @property
+    def mixtures(self) -> list[Mixture]: ...
+
+    @property
+    def tables(self) -> dict[str, Table]: ...
+
+    @property
+    def is_empty(self) -> bool: ...
+
+    def check(self, layout: Layout) -> None:
+        """Raise UserError where there is nothing to report yet."""
+
+    def record(self) -> dict[str, object]:
+        """All that it says as plain JSON values."""
+
+    def write(self, folder: Path, beside: Collection[str] = ()) -> Path:
+        """Write the page, tables and figures; return the page's path. beside: reports in folders beside this one."""
 
 
 @dataclass(frozen=True)
@@ -153,15 +187,7 @@ class Report:
     @property
     def provenance(self) -> list[tuple[str, str]]:
         """Each condition of the runs, with how many runs were made under it."""
-        runs = self.evidence.runs
-        columns = {title: comparability.of_runs(self.evidence, c) for c, title in comparability.CONDITIONS.items()}
-        columns |= {"icbench": runs["icbench_version"], "threads": runs["threads"], "machine": runs["hostname"]}
-        listed = [(title, _counted(values)) for title, values in columns.items()]
-        ended = sorted(moment for moment in runs["finished_at"] if moment)
-        if ended:
-            listed.append(("finished", f"{ended[0]:%Y-%m-%d %H:%M} to {ended[-1]:%Y-%m-%d %H:%M} UTC"))
-        hours = sum(runs["train_seconds"]) / 3600
-        return [*listed, ("training time", f"{hours:,.1f} hours in all, without evaluation")]
+        return provenance(self.evidence.runs)
 
     def figures(self, *kinds: str) -> "dict[str, Figure]":
         """By name, those of some kinds or all, as far as there is something to show in them.
@@ -175,18 +201,75 @@ class Report:
         with style():
             return draw(self.evidence, self.comparisons, self.beside, kinds)
 
-    def write(self, folder: Path) -> Path:
+    @property
+    def is_empty(self) -> bool:
+        """Whether no run is finished."""
+        return not self.evidence.runs["run_id"]
+
+    def check(self, layout: Layout) -> None:
+        """Raise UserError where there is nothing to report yet."""
+        if self.is_empty:
+            raise UserError(f"no run of {self.name} is finished in {layout.root}/.", "Run it with: icbench sweep GRID")
+
+    def record(self) -> dict[str, object]:
+        """The report as plain JSON values."""
+        return record(self, {"runs": self.evidence.counts()})
+
+    def write(self, folder: Path, beside: Collection[str] = ()) -> Path:
         """Write `index.html` and beside it all that `write_files` writes; return the page's path."""
         from icbench.report.page import page
 
-        written = write_files(folder, self.tables.values(), self.figures())
-        _write(folder / "index.html", page(self, [file for file in written if file.suffix == ".svg"]))
-        return folder / "index.html"
+        return write_page(folder, self, self.figures(), lambda drawings: page(self, drawings))
 
 
 def load(layout: Layout, sweep: Sweep, target: float | None = None, detect: float = DETECT) -> Report:
     """The report of a sweep on what a results directory holds. target, detect: fractions."""
     return Report(evidence.load(layout, sweep, target), detect)
+
+
+def record(document: Document, counts: Mapping[str, object]) -> dict[str, object]:
+    """What each document's record says; infinity and NaN are null."""
+
+    def plain(value: object) -> object:
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {
+        "name": document.name,
+        "question": document.question,
+        "answer": document.answer,
+        **counts,
+        "mixtures": [
+            {"condition": each.condition, "values": dict(each.values), "contrasts": each.contrasts}
+            for each in document.mixtures
+        ],
+        "tables": {
+            name: [{key: plain(value) for key, value in row.items()} for row in table.records()]
+            for name, table in document.tables.items()
+        },
+    }
+
+
+def provenance(runs: comparability.Runs) -> list[tuple[str, str]]:
+    """Each condition of some runs, with how many were made under it."""
+    columns: dict[str, Sequence[object]] = {
+        title: comparability.of_runs(runs, c) for c, title in comparability.CONDITIONS.items()
+    }
+    columns |= {"icbench": runs["icbench_version"], "threads": runs["threads"], "machine": runs["hostname"]}
+    listed = [(title, _counted(values)) for title, values in columns.items()]
+    ended = sorted(moment for moment in runs["finished_at"] if moment)
+    if ended:
+        listed.append(("finished", f"{ended[0]:%Y-%m-%d %H:%M} to {ended[-1]:%Y-%m-%d %H:%M} UTC"))
+    hours = sum(runs["train_seconds"]) / 3600
+    return [*listed, ("training time", f"{hours:,.1f} hours in all, without evaluation")]
+
+
+def write_page(
+    folder: Path, document: Document, figures: "Mapping[str, Figure]", page: Callable[[Sequence[Path]], str]
+) -> Path:
+    """Write `index.html` and beside it all that `write_files` writes; return the page's path. page: of SVG files."""
+    written = write_files(folder, document.tables.values(), figures)
+    _write(folder / "index.html", page([file for file in written if file.suffix == ".svg"]))
+    return folder / "index.html"
 
 
 def write_files(folder: Path, tables: Iterable[Table], figures: "Mapping[str, Figure]") -> list[Path]:
@@ -212,8 +295,11 @@ def write_files(folder: Path, tables: Iterable[Table], figures: "Mapping[str, Fi
 def _remove_drawings(folder: Path) -> None:
     """Remove what an earlier report drew here, which may have been of another sweep, or cut into other parts."""
     kinds = "effects|learning-curves|by-[a-z]+|stability|performance-profiles|published"
+    of_searches = (
+        r"(confirmed|rates|history)(-(accuracy|area|epochs-to-target-[\d_]+))?|front|importance|parallel|trial-curves"
+    )
     for file in folder.iterdir():
-        if re.fullmatch(rf"({kinds})(-\d+)?\.(png|svg)", file.name):
+        if re.fullmatch(rf"({kinds}|{of_searches})(-\d+)?\.(png|svg)", file.name):
             file.unlink(missing_ok=True)  # another report into the same place may be at it
 
 
@@ -225,12 +311,6 @@ def check_folder(folder: Path) -> None:
             raise UserError("this is not a directory.", "Give one with --out DIR.", file=path)
     if (folder / "index.html").is_dir():
         raise UserError("this is a directory.", "Give another place with --out DIR.", file=folder / "index.html")
-
-
-def check_finished(report: Report, layout: Layout) -> None:
-    """Raise UserError where there is nothing to report yet."""
-    if not report.evidence.runs["run_id"]:
-        raise UserError(f"no run of {report.name} is finished in {layout.root}/.", "Run it with: icbench sweep GRID")
 
 
 def _write(target: Path, text: str) -> None:

@@ -139,6 +139,15 @@ def put_legends(figure: Figure, grid: Sequence[Axes]) -> None:
         make_room(figure, legends, rows, columns)
 
 
+def put_one_legend(figure: Figure, grid: Sequence[Axes]) -> None:
+    """One legend beside all panels, of all that any of them shows, each once."""
+    entries: dict[str, Any] = {}
+    for axes in grid:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(textwrap.fill(label, TITLE), handle)
+    make_room(figure, [figure.legend(list(entries.values()), list(entries), loc="outside right upper")])
+
+
 def make_room(figure: Figure, legends: Sequence[Legend], rows: int = 1, columns: int = 1) -> None:
     """Widen the figure by a legend a column, and let each row be as high as its legend."""
     extents = [legend.get_window_extent() for legend in legends]

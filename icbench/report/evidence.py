@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -195,6 +195,12 @@ def load(layout: Layout, sweep: Sweep, target: float | None = None) -> Evidence:
     found = set(runs["run_id"].to_pylist())
     epochs = results.read(layout, "epochs", found, _EPOCH_COLUMNS)
     return gather(sweep, runs, epochs, monitor.failures(layout, set(sweep.run_ids) - found), target)
+
+
+def columns(layout: Layout, run_ids: Collection[str]) -> dict[str, list[Any]]:
+    """Of those of some runs that are finished, their conditions and figures, sorted by run id."""
+    table = results.read(layout, "runs", run_ids, _RUN_COLUMNS)
+    return {name: table[name].to_pylist() for name in ("run_id", *_RUN_COLUMNS)}
 
 
 def sweep_names(layout: Layout) -> list[str]:

@@ -1,12 +1,12 @@
 """The report as one HTML file that needs nothing else: figures, styles and script stand in it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from icbench import __version__
@@ -15,7 +15,7 @@ from icbench.report.drawing import INK
 from icbench.report.tables import tests_in_words
 
 if TYPE_CHECKING:
-    from icbench.report.document import Report
+    from icbench.report.document import Document, Report
 
 _FOLDER = Path(__file__).parent
 _CONTENTS = {
@@ -34,9 +34,7 @@ _CONTENTS = {
 
 
 def page(report: "Report", drawings: Sequence[Path]) -> str:
-    """The page as HTML, with SVG files in it. The texts of figures take the page's colour, in light and in dark."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((_FOLDER / "page.html.j2").read_text(encoding="utf-8"))
+    """A sweep's page as HTML, with SVG files in it."""
     names = [file.stem for file in drawings]
     absent = {
         "treatments": not report.comparisons.pooled,
@@ -46,19 +44,45 @@ def page(report: "Report", drawings: Sequence[Path]) -> str:
         "profiles": "performance-profiles" not in names,
         "published": not report.beside,
     }
-    html: str = template.render(
+    return render(
+        "page.html.j2",
+        report,
+        drawings,
+        {key: title for key, title in _CONTENTS.items() if not absent.get(key)},
+        tests=tests_in_words(paired=report.comparisons.pairing.used, pooled=True),
+    )
+
+
+def render(
+    template: str, report: "Document", drawings: Sequence[Path], contents: Mapping[str, str], **more: object
+) -> str:
+    """A page as HTML. The texts of figures take the page's colour, in light and in dark. contents: id -> title."""
+    html: str = _template(template).render(
         report=report,
         figures=[_inline(file, number) for number, file in enumerate(drawings)],
-        along=not absent["along"],
-        has_profiles=not absent["profiles"],
-        contents=[(key, title) for key, title in _CONTENTS.items() if not absent.get(key)],
-        tests=tests_in_words(paired=report.comparisons.pairing.used, pooled=True),
-        css=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
-        script=Markup((_FOLDER / "page.js").read_text(encoding="utf-8")),
+        contents=contents,
+        css=_file("page.css"),
+        script=_file("page.js"),
         version=__version__,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        **more,
     )
     return html
+
+
+def _template(name: str) -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
+
+
+def _file(name: str) -> Markup:
+    return Markup((_FOLDER / name).read_text(encoding="utf-8"))
 
 
 def _inline(file: Path, number: int) -> dict[str, object]:
@@ -73,11 +97,9 @@ def _inline(file: Path, number: int) -> dict[str, object]:
     return {"name": file.stem, "svg": Markup(svg), "words": f"{file.stem} {words}"}
 
 
-def index(folder: Path, reports: "Sequence[Report]") -> Path:
-    """Write the page that leads to the pages of several sweeps; return its path."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
-    template = environment.from_string((_FOLDER / "index.html.j2").read_text(encoding="utf-8"))
-    html: str = template.render(reports=reports, css=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")))
+def index(folder: Path, reports: "Sequence[Document]") -> Path:
+    """Write the page that leads to the pages of several sweeps and searches; return its path."""
+    html = _template("index.html.j2").render(reports=reports, css=_file("page.css"))
     target = folder / "index.html"
     write_whole(target, lambda file: file.write(html.encode()), durable=False)
     return target

@@ -59,7 +59,7 @@ def _parser(about: str) -> argparse.ArgumentParser:
 def _load(args: argparse.Namespace, *, compares: bool) -> Report:
     document.check_folder(args.out)
     found = report.load(args.results, args.sweep)
-    document.check_finished(found, existing(args.results))
+    found.check(existing(args.results))
     if compares and not found.comparisons.pooled:
         remedy = "Name one, baseline: {ordering: baseline}, say, and give the grid's file: --sweep GRID.yaml"
         raise UserError(f"{found.name}: {found.answer}", "" if found.sweep.baselines else remedy)

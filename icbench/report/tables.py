@@ -42,7 +42,7 @@ class Kind:
     plain: Callable[[Any], dict[str, Any]] = lambda value: {"": value}
 
 
-def _interval(estimate: Estimate) -> dict[str, float]:
+def plain_interval(estimate: Estimate) -> dict[str, float]:
     return {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
 
 
@@ -54,7 +54,7 @@ def _number(value: float) -> str:
     return "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.2f}"
 
 
-def _optional(kind: Kind, none: Any) -> Kind:
+def optional(kind: Kind, none: Any) -> Kind:
     return Kind(
         lambda value: "–" if value is None else kind.text(value),
         lambda value: math.nan if value is None else kind.key(value),
@@ -64,11 +64,13 @@ def _optional(kind: Kind, none: Any) -> Kind:
 
 TEXT = Kind(str)
 COUNT = Kind(str)
-POINTS = Kind(points, lambda e: e.value, _interval)
-ACCURACY = Kind(lambda e: points(e, signed=False), lambda e: e.value, _interval)
-RATIO = Kind(times, lambda e: e.value, _interval)
+POINTS = Kind(points, lambda e: e.value, plain_interval)
+ACCURACY = Kind(lambda e: points(e, signed=False), lambda e: e.value, plain_interval)
+RATIO = Kind(times, lambda e: e.value, plain_interval)
 CHANCE = Kind(
-    lambda e: "–" if math.isnan(e.value) else f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]", lambda e: e.value, _interval
+    lambda e: "–" if math.isnan(e.value) else f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]",
+    lambda e: e.value,
+    plain_interval,
 )
 P = Kind(_p)
 NUMBER = Kind(_number)
@@ -202,7 +204,7 @@ def treatments(found: Comparisons, detect: float) -> Table:
             *_measured(),
             Column("iqm", "IQM, points", POINTS, lambda c: c.iqm),
             Column("detectable", "detectable, points", Kind(lambda v: _number(100 * v)), found_with_these),
-            Column("seeds_still_needed", "seeds still needed", _optional(COUNT, ""), still_needed),
+            Column("seeds_still_needed", "seeds still needed", optional(COUNT, ""), still_needed),
         ),
         rows=found.pooled,
     )
@@ -252,7 +254,7 @@ def stability(pooled: Sequence[Comparison]) -> Table:
 
 def cells(rows: Sequence[CellRow]) -> Table:
     """One row a cell, baselines too."""
-    accuracy = _optional(ACCURACY, NONE)
+    accuracy = optional(ACCURACY, NONE)
     top5: tuple[Column, ...] = ()
     if any(row.top5 is not None for row in rows):
         top5 = (Column("top5", "top-5 accuracy, %", accuracy, lambda r: r.top5),)
@@ -273,9 +275,9 @@ def cells(rows: Sequence[CellRow]) -> Table:
             Column("accuracy", "accuracy, %", accuracy, lambda r: r.accuracy),
             Column("last10", "last 10 epochs, %", accuracy, lambda r: r.last10),
             *top5,
-            Column("epochs_to_target", "epochs to target", _optional(NUMBER, math.nan), lambda r: r.epochs_to_target),
-            Column("images_to_target", "images to target", _optional(LARGE, math.nan), lambda r: r.images_to_target),
-            Column("seconds_to_target", "seconds to target", _optional(LARGE, math.nan), lambda r: r.seconds_to_target),
+            Column("epochs_to_target", "epochs to target", optional(NUMBER, math.nan), lambda r: r.epochs_to_target),
+            Column("images_to_target", "images to target", optional(LARGE, math.nan), lambda r: r.images_to_target),
+            Column("seconds_to_target", "seconds to target", optional(LARGE, math.nan), lambda r: r.seconds_to_target),
             Column("reached", "reached", COUNT, lambda r: r.reached),
         ),
         rows=rows,
@@ -295,12 +297,12 @@ def beside(rows: Sequence[Beside]) -> Table:
             Column("source", "source", TEXT, lambda b: SOURCES[b.published.source]),
             Column("accuracy", "our accuracy, %", ACCURACY, lambda b: b.ours),
             Column("published", "theirs, %", Kind(lambda a: f"{100 * a:.2f}"), lambda b: b.published.accuracy),
-            Column("gap", "gap, points", _optional(POINTS, NONE), lambda b: b.gap),
-            Column("effect", "our effect, points", _optional(POINTS, NONE), lambda b: b.our_effect),
+            Column("gap", "gap, points", optional(POINTS, NONE), lambda b: b.gap),
+            Column("effect", "our effect, points", optional(POINTS, NONE), lambda b: b.our_effect),
             Column(
                 "published_effect",
                 "their effect, points",
-                _optional(Kind(lambda e: f"{100 * e:+.2f}"), math.nan),
+                optional(Kind(lambda e: f"{100 * e:+.2f}"), math.nan),
                 lambda b: b.their_effect,
             ),
             Column("differs", "what differs", TEXT, lambda b: "; ".join(b.differs) or "nothing that is stated"),
