@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icbench import kinds, mps
-from icbench.cluster import slurm
+from icbench.cluster.requeueing import LAST_SHARE, SIGNAL_SKEW_SECONDS, SIGNALS, STOP_SHARE, put_back
 from icbench.errors import IcbenchError
 from icbench.events import Follower
 from icbench.files import say_in_log
@@ -40,17 +40,10 @@ _POLL_SECONDS = 0.5
 # node, not with a run.
 _MAX_STILLBORN = {"raised": 2, "killed": 10}
 _A_WHILE_SECONDS = 60.0
-# SLURM's signal reaches the processes of a job one after another.
-_SIGNAL_SKEW_SECONDS = 10.0
 # Processes of a job that have not come by then have never started.
 _COMING_SECONDS = 120.0
 # On a network file system somebody who merely looks at a lock holds it for a while.
 _LOCK_SECONDS = 10.0
-# Of the time between SLURM's signal and the end: what slots have to stop, and until when requeueing is tried.
-_STOP_SHARE = 0.6
-_LAST_SHARE = 0.9
-_AGAIN_SECONDS = 2.0
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
@@ -130,7 +123,7 @@ class _Slot:
     def look_after(self) -> int:
         """Keep a worker at work until nothing is left to do or SLURM wants the nodes back; the exit code."""
         submitit_handler = signal.getsignal(signal.SIGUSR2)
-        for number in _SIGNALS:
+        for number in SIGNALS:
             signal.signal(number, self._pass_on)
         try:
             with self._shared_gpus() as self._environment, self._announced():
@@ -178,7 +171,7 @@ class _Slot:
     def _pass_on(self, *_: object) -> None:
         """SLURM wants the nodes back: so shall the worker hear."""
         if not self.asked:
-            self._deadline = time.monotonic() + _STOP_SHARE * self.share.signal_seconds
+            self._deadline = time.monotonic() + STOP_SHARE * self.share.signal_seconds
         self.asked = True
         if self.child is not None and self.child.poll() is None:
             self.child.send_signal(signal.SIGTERM)
@@ -211,7 +204,7 @@ class _Slot:
         return 0
 
     def _wait_for_signal(self) -> None:
-        until = time.monotonic() + _SIGNAL_SKEW_SECONDS
+        until = time.monotonic() + SIGNAL_SKEW_SECONDS
         while not self.asked and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
 
@@ -228,7 +221,7 @@ class _Slot:
             before=self._before,
         )
         # Kept back in the worker until it can answer them; here, until there is a worker to pass them on to.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             command = [sys.executable, "-P", "-c", "from icbench.work.worker import main; main()"]
             # Set before torch is imported, which else makes a thread for each core of the node.
@@ -238,7 +231,7 @@ class _Slot:
             say_in_log(f"icbench: no worker can be started: {error}")
             return 1
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         if self.asked:  # in between
             self.child.send_signal(signal.SIGTERM)
         assert self.child.stdin is not None
@@ -289,30 +282,14 @@ class _Slot:
         return False
 
     def _requeue(self, submitit_handler: object) -> int:
-        """Have submitit put the job back into the queue, which ends this process; the exit code if it has not to be.
-
-        A job that is not RUNNING any more was cancelled, or SLURM itself has requeued it; one that hears SIGTERM and
-        still is has been given notice of preemption.
-        """
+        """Have submitit put the job back into the queue, which ends this process; the exit code if it has not to be."""
         assert callable(submitit_handler)
         idle = _idle(self.share)
         if idle >= MAX_IN_ONE_INCARNATION:
             say_in_log(f"icbench: not put back into the queue: {idle} stays in a row on its nodes made no progress")
             return kinds.EXIT_IDLE
-        job_id = slurm_job_id() or ""
-        until = self._deadline + (_LAST_SHARE - _STOP_SHARE) * self.share.signal_seconds
-        while True:
-            try:
-                if slurm.state(job_id) != "RUNNING":
-                    return 0
-                for leftover in self.share.files.submitit.glob(f"{job_id}_*.save_tmp"):
-                    leftover.unlink()  # of a job that ended while submitit wrote it, which it would stumble over
-                submitit_handler(signal.SIGUSR2, None)
-            except (slurm.SlurmError, subprocess.SubprocessError, OSError) as error:
-                say_in_log(f"icbench: not put back into the queue yet: {error}")
-                if time.monotonic() > until:
-                    return 1
-                time.sleep(_AGAIN_SECONDS)
+        until = self._deadline + (LAST_SHARE - STOP_SHARE) * self.share.signal_seconds
+        return put_back(submitit_handler, self.share.files.submitit, until)
 
     def _is_anything_left(self) -> bool:
         if self.share.files.open.exists():
