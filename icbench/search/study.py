@@ -212,6 +212,7 @@ class CellStudy:
             if theirs and (theirs == owner or is_gone(theirs)):
                 trial = optuna.Trial(self.study, frozen._trial_id)
                 trial.set_user_attr(_OWNER, owner)
+                self.beat(trial)  # of its controller the last sign of life may be days old
                 adopted.append(trial)
             elif theirs is None and _age(frozen) > timedelta(seconds=GRACE_SECONDS):
                 self.study.tell(frozen.number, state=TrialState.FAIL, skip_if_finished=True)
