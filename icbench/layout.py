@@ -91,6 +91,11 @@ class SweepFiles:
         return self.folder / "controllers"
 
     @property
+    def detached(self) -> Path:
+        """Of a search, the files that its controller was given which is a job."""
+        return self.folder / "detached"
+
+    @property
     def adopting(self) -> Path:
         """Held (flock) while a search looks for what controllers that are gone have left."""
         return self.folder / ".adopting"
@@ -120,6 +125,10 @@ class SubmissionFiles:
         """While it stands, more runs may come: workers that have done what the packs hold wait for them."""
         return self.folder / "open"
 
+    def released(self, index: int) -> Path:
+        """While it stands, worker `index` does not wait for more: other workers suffice for what may come."""
+        return self.folder / "released" / str(index)
+
     def stop(self, run_id: str) -> Path:
         """Asks this submission's workers to end a run with its epoch, and not to begin it."""
         return self.folder / "stop" / run_id
@@ -144,6 +153,11 @@ class SubmissionFiles:
     def events(self, worker: int) -> Path:
         """What worker `worker` began and ended, one JSON object a line; written by that worker alone."""
         return self.folder / f"worker-{worker}.jsonl"
+
+    @staticmethod
+    def worker(events: Path) -> int:
+        """Whose file of events that is."""
+        return int(events.stem.rpartition("-")[2])
 
     def all_events(self) -> list[Path]:
         """The files of those workers that have told something."""

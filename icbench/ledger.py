@@ -29,6 +29,7 @@ class Entry:
 
     slots: how many packs a job has. cluster: SLURM's name of it; empty for a local sweep. over: none of its jobs is
     live any more, for good. estimate: what its runs were expected to take (commands/estimating.py); None in older ones.
+    detached: its job does no runs, but is a search's controller.
     """
 
     submission: str
@@ -45,6 +46,7 @@ class Entry:
     jobs: tuple[str, ...] = ()
     over: bool = False
     estimate: dict[str, Any] | None = None
+    detached: bool = False
     run_ids: frozenset[str] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:

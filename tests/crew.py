@@ -40,6 +40,7 @@ class MadeUpCrew:
     runs: list[Run] = field(default_factory=list)
     stopped: set[str] = field(default_factory=set)
     begun: list[str] = field(default_factory=list)
+    further: list[int] = field(default_factory=list)
     closed: bool = False
     dies_after: int | None = None  # looks; the controller is then gone as if it had been killed
 
@@ -48,8 +49,9 @@ class MadeUpCrew:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def give(self, runs: Collection[Run]) -> None:
+    def give(self, runs: Collection[Run], further: int) -> None:
         self.runs = list(runs)
+        self.further.append(further)
         self.stopped -= {run_id for run_id, _ in runs}
 
     def stop(self, run_id: str) -> None:

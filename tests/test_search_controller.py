@@ -1,6 +1,8 @@
 """What a search's controller asks, hands out, prunes and tells, with learning curves that are made up."""
 
+import contextlib
 import json
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -205,6 +207,31 @@ def test_what_nobody_looks_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert states.count("COMPLETE") == 8
     assert states[1] == "FAIL"
     assert len(states) == 9
+
+
+def test_a_controller_that_was_away_for_long(tmp_path: Path) -> None:
+    """The last sign of life of its trials is days old: they are adopted all the same."""
+    done = search(tmp_path, TEXT, best_at_a_fifth, dies_after=2)
+    study = done.studies[0]
+    (running,) = study.study.get_trials(states=(optuna.trial.TrialState.RUNNING,))
+    study.beat(optuna.Trial(study.study, running._trial_id))
+    with contextlib.closing(sqlite3.connect(done.layout.studies)) as database, database:
+        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-3 days')")
+    again = search(tmp_path, TEXT, best_at_a_fifth)
+    assert [state for _, state, *_ in again.trials] == ["COMPLETE"] * 8
+
+
+def test_how_many_more_runs_may_come(tmp_path: Path) -> None:
+    """Told with each run that is handed out, so that nobody waits for what will not come."""
+    text = TEXT.replace(", step: 0.05", "")  # no value twice
+    assert search(tmp_path, text, best_at_a_fifth).crew.further == [7, 6, 5, 4, 3, 2, 1, 0, 0]
+    for name, more, further in (
+        ("seeds", "  seeds: 2\n", [14, 14, 12, 12]),
+        ("median", "  seeds: 2\n  pruner: median\n", [15, 14, 13, 12]),
+        ("wilcoxon", "  seeds: 9\n  pruner: wilcoxon\n", [8, 8, 8]),
+    ):
+        (tmp_path / name).mkdir()
+        assert search(tmp_path / name, text + more, best_at_a_fifth).crew.further[: len(further)] == further
 
 
 def test_two_controllers_that_ask_for_the_last_trial(tmp_path: Path) -> None:

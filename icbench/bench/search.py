@@ -250,7 +250,7 @@ class _Nobody:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def give(self, runs: "Collection[Run]") -> None:
+    def give(self, runs: "Collection[Run]", further: int) -> None:
         if runs:
             raise IcbenchError("a run is missing of the table that searches are looked up in.")
 

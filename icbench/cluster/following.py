@@ -9,7 +9,7 @@ from pathlib import Path
 
 from icbench.cluster import slurm, submissions
 from icbench.events import Event, Follower
-from icbench.layout import Layout
+from icbench.layout import Layout, SubmissionFiles
 from icbench.plan import Run
 from icbench.results import finished
 
@@ -19,18 +19,39 @@ _QUEUE_SECONDS = 15.0
 
 
 @dataclass
+class Workers:
+    """What the workers of submissions tell. current: of each worker's file, the run that it is at."""
+
+    current: dict[Path, str] = field(default_factory=dict)
+    _followers: dict[Path, Follower] = field(default_factory=dict)
+
+    def read(self, files: SubmissionFiles) -> Iterator[Event]:
+        """What a submission's workers have told since the last look; a death, where one was replaced in a run."""
+        for file in files.all_events():
+            for event in self._followers.setdefault(file, Follower(file)).read():
+                match event["event"]:
+                    case "begin":
+                        self.current[file] = event["run_id"]
+                    case "start":
+                        if run_id := self.current.pop(file, None):
+                            yield {"event": "death", "run_id": run_id}
+                    case "finish" | "fail" | "left" | "pruned":
+                        self.current.pop(file, None)
+                yield event
+
+
+@dataclass
 class ClusterJobs:
     """The live submissions that will do some of the `missing` runs, of this sweep or of another that shares them."""
 
     layout: Layout
     missing: tuple[Run, ...]
-    _current: dict[Path, str] = field(default_factory=dict)
-    _followers: dict[Path, Follower] = field(default_factory=dict)
+    _workers: Workers = field(default_factory=Workers)
 
     @property
     def running(self) -> list[str]:
         """The ids of the runs under way."""
-        return list(self._current.values())
+        return list(self._workers.current.values())
 
     def events(self) -> Iterator[Event | None]:
         """What the workers begin and end, as it happens; None whenever a moment has passed.
@@ -48,8 +69,7 @@ class ClusterJobs:
             ended = live == [] or not self._open(ids)  # asked before reading, so that nothing told is missed
             for each in live or ():
                 files = self.layout.sweep(each.entry.sweep).submission(each.entry.submission)
-                for file in files.all_events():
-                    yield from self._read(file)
+                yield from self._workers.read(files)
             yield None
             if ended:
                 return
@@ -60,12 +80,3 @@ class ClusterJobs:
 
     def _open(self, ids: set[str]) -> bool:
         return any(not self.layout.run(run_id).failure.exists() for run_id in ids - finished(self.layout))
-
-    def _read(self, file: Path) -> Iterator[Event]:
-        for event in self._followers.setdefault(file, Follower(file)).read():
-            match event["event"]:
-                case "begin":
-                    self._current[file] = event["run_id"]
-                case "start" | "finish" | "fail" | "left" | "pruned":
-                    self._current.pop(file, None)
-            yield event

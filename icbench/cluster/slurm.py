@@ -52,11 +52,16 @@ class Ending:
         return f"{self.state} {self.exit_code}:{self.signal}"
 
 
-def queue(names: Collection[str]) -> list[QueuedJob]:
-    """The jobs of these names in the queue, of whoever submitted them; one call of squeue. Raises SlurmError."""
+def queue(names: Collection[str], *, ended: bool = False) -> list[QueuedJob]:
+    """The jobs of these names in the queue, of whoever submitted them; one call of squeue. Raises SlurmError.
+
+    ended: also those that have ended within the last minutes (MinJobAge), which squeue still knows.
+    """
     if not names:
         return []
-    listing = call("squeue", "--noheader", "--array", "--format=%i|%j|%T|%r|%N", f"--name={','.join(sorted(names))}")
+    all_states = ("--states=all",) if ended else ()
+    columns = "--format=%i|%j|%T|%r|%N"
+    listing = call("squeue", "--noheader", "--array", *all_states, columns, f"--name={','.join(sorted(names))}")
     rows = (line.split("|") for line in listing.splitlines())
     return [QueuedJob(*row) for row in rows if len(row) == 5]  # else it is a warning that squeue prints there
 
@@ -89,10 +94,13 @@ def state(job_id: str) -> str:
     return lines[0] if lines else ""
 
 
-def cancel(job_ids: Collection[str]) -> None:
-    """Cancel jobs; one call of scancel. Those that have ended are no mistake. Raises SlurmError."""
+def cancel(job_ids: Collection[str], *, pending: bool = False) -> None:
+    """Cancel jobs; one call of scancel. Those that have ended are no mistake. Raises SlurmError.
+
+    pending: only those that have not begun.
+    """
     if job_ids:
-        call("scancel", *sorted(job_ids))
+        call("scancel", *(("--state=PENDING",) if pending else ()), *sorted(job_ids))
 
 
 def configuration() -> dict[str, str]:

@@ -158,7 +158,9 @@ def _submit(
     executor = Executor(share.files.submitit, code, entry.job_name, profile)
     refusal = ""
     try:
-        for job_ids in _submit_chunks(executor, share, jobs, cluster.largest_array, live):
+        # A search's controller takes no run's place; what it submits must not wait for its end.
+        others = [each for each in live if not each.entry.detached]
+        for job_ids in _submit_chunks(executor, share, jobs, cluster.largest_array, others):
             entry = entry.with_jobs(job_ids)
             ledger.write(layout, entry)
     except slurm.SlurmError as error:

@@ -303,7 +303,14 @@ class Controller:
         runs = {run_id: config for active in self._active for run_id, config in self._open_runs(active)}
         if list(runs) != self._given:
             self._given = list(runs)
-            crew.give(list(runs.items()))
+            crew.give(list(runs.items()), self._further())
+
+    def _further(self) -> int:
+        """How many runs may yet come beside those that are handed out; of a trial whose seeds take turns, the next."""
+        in_turn = self.search.pruner.name == methods.WILCOXON
+        trials = sum(study.wanted - study.counted() for study in self.studies if self._may_ask(study))
+        held_back = (len(active.runs) - active.given for active in self._active)
+        return trials * (1 if in_turn else len(self.search.seeds)) + sum(min(n, 1) if in_turn else n for n in held_back)
 
     def record(self) -> None:
         """Write the table of trials, which runs the search is of, and what it has spent of its time."""

@@ -33,6 +33,17 @@ class Handout:
         """Take `stop` back: somebody wants the run after all."""
         self.files.stop(run_id).unlink(missing_ok=True)
 
+    def release(self, workers: Collection[int]) -> None:
+        """These workers, and no others, end when nothing is left to do instead of waiting for more."""
+        folder = self.files.released(0).parent
+        folder.mkdir(exist_ok=True)
+        wanted = {self.files.released(index) for index in workers}
+        present = set(folder.iterdir())
+        for file in wanted - present:
+            file.touch()
+        for file in present - wanted:
+            file.unlink(missing_ok=True)
+
     def close(self, left: Collection[str] = ()) -> None:
         """No more will come: workers end once nothing is left to do of what they were given last, `left`."""
         if not self.is_open:

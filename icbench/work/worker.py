@@ -143,11 +143,23 @@ class _Worker:
             packs = self._packs_version()
             if self._pass():
                 continue
-            if self._submission.open.exists():
+            if self._may_more_come():
                 if not self._wait_for_more(packs):
                     return
-            elif not self._held or not self._pass(after=self._assignment.heartbeat_seconds / 10):
+            elif self._packs_version() == packs and not self._pass_again():
                 return
+
+    def _may_more_come(self) -> bool:
+        """Whether runs may be handed out yet that this worker is needed for."""
+        files = self._submission
+        return files.open.exists() and not files.released(self._assignment.index).exists()
+
+    def _pass_again(self) -> bool:
+        """A last pass some time after one that found nothing to do but what others held; whether there was anything.
+
+        It may since have been left; and who merely looks at a lock holds it for a while on a network file system.
+        """
+        return self._held and self._pass(after=self._assignment.heartbeat_seconds / 10)
 
     def _packs_version(self) -> tuple[int, int]:
         """Changes whenever the packs are replaced by others."""
@@ -160,7 +172,7 @@ class _Worker:
         Whoever hands out the runs may be away, to be started again, but not for ever.
         """
         until = time.monotonic() + _STILL_HERE_SECONDS
-        while self._packs_version() == packs and self._submission.open.exists():
+        while self._packs_version() == packs and self._may_more_come():
             if self._equipment.pulse.stop:
                 raise Stop
             if time.monotonic() > until:
@@ -174,11 +186,7 @@ class _Worker:
         return now - self._alone_since < _PATIENCE_SECONDS
 
     def _pass(self, after: float = 0.0) -> bool:
-        """Go through all packs once; whether there was anything to do.
-
-        What another worker held when it was passed by may since have been left; and who merely looks at a lock holds
-        it for a while on a network file system. So there is a last look after some time.
-        """
+        """Go through all packs once; whether there was anything to do."""
         time.sleep(after)
         done, worked = finished(self._layout), False
         for run_id, config in self._runs():
