@@ -115,10 +115,9 @@ def overview(results: Path) -> Overview:
     covered = submissions.covered(live)
     wanted = {run_id for content in manifests for run_id in content["run_ids"]}
     left = {run_id: Attempts.read(layout.run(run_id)) for run_id in begun(layout, wanted - done)}
-    last = {entry.sweep: entry for entry in ledger.entries(layout) if entry.executor == "slurm"}
-    dropped = {name: entry for name, entry in last.items() if not entry.run_ids <= done | covered}
+    dropped = _dropped(layout, done | covered)
     jobs = {a.job for i, a in left.items() if a and a.job and i not in covered}
-    ended, more_notes = _endings(jobs.union(*(entry.jobs for entry in dropped.values())))
+    ended, more_notes = _endings(jobs.union(*dropped.values()))
     full = (f"No space is left for {layout.root}/: workers cannot write.",) if is_full(layout.root) else ()
     seen = _Seen(layout, done, live, covered, left, ended, _diverged(layout, wanted & done), dropped)
     return Overview(tuple(seen.status(content) for content in manifests), (*full, *notes, *more_notes))
@@ -132,6 +131,22 @@ def _live(layout: Layout) -> tuple[list[Live], tuple[str, ...]]:
         submitted = [e for e in ledger.entries(layout) if e.executor == "slurm" and not e.over]
         note = f"What was submitted to SLURM counts as queued here, since the queue is not known: {error}"
         return submissions.local(layout) + [Live(entry) for entry in submitted], (note,)
+
+
+def _dropped(layout: Layout, looked_after: set[str]) -> dict[str, tuple[str, ...]]:
+    """By sweep, the jobs of its last submission, if runs are left of it that nobody looks after; and the job of its
+    last controller, if that has one, unless a later submission has done what there was to do.
+    """
+    last: dict[str, dict[bool, ledger.Entry]] = {}
+    for entry in ledger.entries(layout):
+        if entry.executor == "slurm":
+            last.setdefault(entry.sweep, {})[entry.detached] = entry
+    found = {}
+    for sweep, entries in last.items():
+        newest = max(entries.values(), key=lambda entry: entry.submitted_at)
+        if newest.detached or not newest.run_ids <= looked_after:
+            found[sweep] = tuple(job for entry in entries.values() for job in entry.jobs)
+    return found
 
 
 def _endings(jobs: Collection[str]) -> tuple[dict[str, slurm.Ending], tuple[str, ...]]:
@@ -157,7 +172,7 @@ class _Seen:
     left: dict[str, Attempts | None]
     ended: dict[str, slurm.Ending]
     diverged: set[str]
-    dropped: dict[str, ledger.Entry]
+    dropped: dict[str, tuple[str, ...]]
 
     def status(self, manifest: dict[str, Any]) -> SweepStatus:
         ids = manifest["run_ids"]
@@ -193,12 +208,11 @@ class _Seen:
         )
 
     def _jobs_ended(self, name: str) -> tuple[EndedJob, ...]:
-        jobs = self.dropped[name].jobs if name in self.dropped else ()
         return tuple(
             EndedJob(
                 job, f"{ending.state} {ending.exit_code}:{ending.signal}", self._kind(job), _said(self.layout, job)
             )
-            for job in jobs
+            for job in self.dropped.get(name, ())
             if (ending := self.ended.get(job)) and ending.state != "COMPLETED"
         )
 

@@ -43,15 +43,23 @@ def run(args: argparse.Namespace) -> int:
 
 def _sweep(what: str | None, layout: "Layout") -> str | None:
     """The name of the sweep that is meant, if one is."""
-    from icbench import grid
-
     if what is None:
         return None
     if Path(what).suffix in (".yaml", ".yml"):
-        what = grid.load(Path(what)).name
+        what = _name(Path(what))
         if not layout.sweep(what).manifest.exists():
             raise UserError(f"no sweep {what!r} was ever begun in {layout.root}.")
     return what if layout.sweep(what).manifest.exists() else None
+
+
+def _name(file: Path) -> str:
+    """The name of the sweep, or the search, that a file describes."""
+    from icbench import grid
+    from icbench.search import settings
+    from icbench.yamlfile import read
+
+    data = read(file).data
+    return settings.load(file).name if isinstance(data, dict) and "search" in data else grid.load(file).name
 
 
 def _cancel_sweeps(sweep: str | None, layout: "Layout", out: "Console") -> int:
@@ -61,6 +69,7 @@ def _cancel_sweeps(sweep: str | None, layout: "Layout", out: "Console") -> int:
     live = [each for each in submissions.live(layout) if sweep in (None, each.entry.sweep)]
     jobs = [job.job_id for each in live for job in each.jobs if not job.is_ending]
     slurm.cancel(jobs)
+    _close(sweep, layout)
     if jobs:
         out.print(f"cancelled {' '.join(slurm.in_short(jobs))}")
     code = 0
@@ -71,8 +80,18 @@ def _cancel_sweeps(sweep: str | None, layout: "Layout", out: "Console") -> int:
         for other in _others(sweep, layout):
             out.print(f"Some of its runs are in the jobs of {other}: icbench cancel {other}, or icbench cancel RUN.")
     else:
-        out.print("Runs keep their checkpoints; the same `icbench sweep` goes on with them.")
+        out.print("Runs keep their checkpoints; the same command goes on with them.")
     return code
+
+
+def _close(sweep: str | None, layout: "Layout") -> None:
+    """Let the controllers of searches know that their jobs were cancelled, lest they submit others."""
+    from icbench import ledger
+    from icbench.work.handout import Handout
+
+    for entry in ledger.entries(layout):
+        if sweep in (None, entry.sweep) and entry.executor == "slurm":
+            Handout(layout, entry).close(entry.run_ids)
 
 
 def _others(sweep: str | None, layout: "Layout") -> list[str]:

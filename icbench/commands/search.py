@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from icbench.commands import arguments
 from icbench.console import complain
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from icbench.commands.arguments import Commands
     from icbench.layout import Layout
-    from icbench.profile import Profile
+    from icbench.profile import Profile, Slurm
     from icbench.search.controller import Controller, Ended
     from icbench.search.crew import Crew
     from icbench.search.settings import Search, SearchCell
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         if not isinstance(machine, Slurm):
             raise UserError("--detach needs a cluster.", "Give a profile with executor: slurm.")
         return _detach(search, machine, layout, args)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal or a job's end is a Ctrl-C too
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):  # a closed terminal or a job's end is a Ctrl-C too
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
     return _search(search, machine, layout, args)
@@ -139,26 +139,55 @@ def _names(cell: "SearchCell") -> list[str]:
     return [each.name for each in cell.space.dimensions]
 
 
-def _detach(search: "Search", machine: Any, layout: "Layout", args: argparse.Namespace) -> int:
-    from icbench.cluster import detached
+def _detach(search: "Search", machine: "Slurm", layout: "Layout", args: argparse.Namespace) -> int:
+    """Under a lock, so that of two typed at once the second sees what the first has submitted."""
+    from icbench.cluster import detached, slurm, submissions
     from icbench.console import print_json
+    from icbench.locks import Lock
+    from icbench.search.controller import prepare
 
-    words = [word for word in args.words if word != "--detach"]
-    job = detached.submit(layout, search.name, machine, words)
+    prepare(layout, search)
+    with Lock.wait(layout.submitting, told=lambda: complain("waiting for another command that is submitting jobs")):
+        live = submissions.settle(layout, slurm.cluster().name)
+        there = detached.find(live, search.name)
+        job = there or detached.submit(layout, search.name, machine, _kept(search, layout, args))
     if args.json:
         print_json({"name": search.name, "job": job})
+        return 0
+    if there:
+        print(f"job {job} does the search already")
     else:
         print(f"submitted job {job}, which does the search and submits the jobs of its trials")
-        print(f"To see how it goes: icbench status --watch{_results(layout)}")
-        print(f"To end it: icbench cancel {search.name}{_results(layout)}")
+    print(f"To see how it goes: icbench status --watch{_results(layout)}")
+    print(f"To end it: icbench cancel {search.name}{_results(layout)}")
     return 0
+
+
+def _kept(search: "Search", layout: "Layout", args: argparse.Namespace) -> list[str]:
+    """The words of this search without --detach, for a job that may start, and start again, in days: its files are
+    copies, which nobody edits, and what was checked here is not built again.
+    """
+    from icbench.data import store
+
+    folder = layout.sweep(search.name).detached
+    folder.mkdir(exist_ok=True)
+    file, profile = folder / f"{search.name}.yaml", folder / "profile.yml"
+    file.write_text(search.text, encoding="utf-8")
+    profile.write_bytes(Path(args.profile).read_bytes())
+    return [
+        *("search", str(file.absolute()), "--profile", str(profile.absolute()), "--no-build"),
+        *("--results", str(layout.root.absolute()), "--data", str(store.directory(args.data).absolute())),
+        *(("--storage", args.storage) if args.storage else ()),
+        *(("--confirm",) if args.confirm else ()),
+    ]
 
 
 def _search(search: "Search", machine: "Profile", layout: "Layout", args: argparse.Namespace) -> int:
     from icbench.console import console
+    from icbench.profile import Slurm
     from icbench.search import confirm, storage
     from icbench.search.controller import Controller, prepare
-    from icbench.search.crew import Interrupted
+    from icbench.search.crew import Interrupted, close_orphans
     from icbench.search.study import CellStudy
 
     began = time.monotonic()
@@ -172,11 +201,17 @@ def _search(search: "Search", machine: "Profile", layout: "Layout", args: argpar
     with storage.failures(address):
         try:
             with controller:
-                _follow(controller, _crew(controller, machine, layout, args, out), out)
+                controller.adopt()
+                if controller.is_done:
+                    close_orphans(layout, search.name)
+                else:
+                    _follow(controller, _crew(controller, machine, layout, args, out), out)
         except (KeyboardInterrupt, BrokenPipeError, Interrupted) as error:
-            again = shlex.join(["icbench", *sys.argv[1:]])
-            said = f"{error}. " if isinstance(error, Interrupted) else ""
-            complain(f"\nInterrupted. {said}Nothing is lost. To go on:\n  {again}")
+            said = f"{error} " if isinstance(error, Interrupted) else ""
+            complain(f"\nInterrupted. {said}Nothing is lost. To go on:\n  {shlex.join(['icbench', *sys.argv[1:]])}")
+            if isinstance(machine, Slurm) and not said:
+                also = f"icbench cancel {search.name}{_results(layout)}"
+                complain(f"Its jobs go on with the runs that they have. To end them too:\n  {also}")
             return 130
         if grid := confirm.grid(search, studies):
             files.confirmation.write_text(grid, encoding="utf-8")
@@ -203,17 +238,13 @@ def _crew(
     from icbench.search.crew import ClusterCrew, LocalCrew
 
     search = controller.search
-    slots = _slots(search, machine)
     if isinstance(machine, Slurm):
-        return ClusterCrew(layout, search.name, machine, store.directory(args.data), slots, out.print)
-    return LocalCrew(layout, search.name, machine, args.data, slots)
+        return ClusterCrew(layout, search.name, machine, store.directory(args.data), out.print)
+    return LocalCrew(layout, search.name, machine, args.data, _slots(search, machine))
 
 
 def _follow(controller: "Controller", crew: "Crew", out: "Console") -> None:
     """Search, and say what comes of each trial."""
-    controller.adopt()
-    if controller.is_done:
-        return
     wanted = sum(study.wanted for study in controller.studies)
     with crew:
         for ended in controller.follow(crew):

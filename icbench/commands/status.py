@@ -122,7 +122,7 @@ def _print_interrupted(interrupted: "list[Interruption]", out: "Console") -> Non
         why = f": {kind}, {KINDS[kind]}" if kind else ""
         out.print(f"interrupted {runs}{where}{why}")
     if distinct:
-        out.print("The same `icbench sweep` goes on with what was interrupted.")
+        out.print("The same command goes on with what was interrupted.")
 
 
 def _print_failed(seen: "Overview", out: "Console") -> None:
