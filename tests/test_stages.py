@@ -24,6 +24,7 @@ from icbench.config import Dropout, RunConfig
 from icbench.nets.build import build
 from icbench.report.published import beside
 from icbench.report.treatments import contrasts
+from icbench.search import settings
 from icbench.train.evaluation import Stopped
 from icbench.train.loop import train
 
@@ -281,3 +282,19 @@ def test_they_cost_what_dropout_costs(write_grid: WriteGrid) -> None:
     grouping = estimate.Grouping()
     assert grouping.add([each, one, none]) == [0, 0, 1]
     assert len(drybuild.distinct(cells)) == 1
+
+
+def test_a_search_of_each_stage_s_rate(write_grid: WriteGrid) -> None:
+    """Also where some cells have no stages."""
+    text = """
+recipe: digits
+fixed: {dataset: digits, depth: 8, norm: layer}
+include: [{ordering: relu-ic-conv}, {ordering: baseline}, {ordering: baseline, block: lstm}]
+search: {parameters: {dropout: {low: 0, high: 0.5, per_stage: true}}, trials: 2}
+"""
+    net, *others = settings.load(write_grid(text)).cells
+    names = [each.name for each in net.space.dimensions]
+    assert names == ["dropout.stage1", "dropout.stage2", "dropout.stage3"]
+    assert net.space.config(dict(zip(names, THREE, strict=True))).dropout == THREE
+    assert net.space.config(dict.fromkeys(names, 0.1)).dropout == 0.1
+    assert [cell.space.dimensions for cell in others] == [(), ()]
