@@ -303,7 +303,7 @@ def _entries(data: dict[str, Any], key: str, *, with_baseline: bool = False) -> 
             at = (*path, _OWN_BASELINE)
             if _OWN_BASELINE not in data:
                 raise Mistake(at, "the grid has no baselines.", "Give it baseline: {ordering: baseline}, or so.")
-            own = {_OWN_BASELINE: Given(_field_mapping(entry[_OWN_BASELINE], at, "baseline:"), at)}
+            own = {_OWN_BASELINE: Given(_change(entry[_OWN_BASELINE], at), at)}
             entry = {field: value for field, value in entry.items() if field != _OWN_BASELINE}
         entries.append(_field_mapping(entry, path, f"{key}:") | own)
     return entries
@@ -383,9 +383,7 @@ def _baselines(data: dict[str, Any], cells: dict[str, Cell], given: dict[str, li
     """
     if "baseline" not in data:
         return {}
-    change = _field_mapping(data["baseline"], ("baseline",), "baseline:")
-    if "seed" in change:
-        raise Mistake(("baseline", "seed"), "a baseline cell has all its seeds.", "Leave the seed out.")
+    change = _change(data["baseline"], ("baseline",))
     baselines: dict[str, str] = {}
     ids: dict[int, tuple[str, RunConfig]] = {}  # by where a configuration lies: one is the baseline of many cells
     for cell in cells.values():
@@ -397,15 +395,27 @@ def _baselines(data: dict[str, Any], cells: dict[str, Cell], given: dict[str, li
                     break
         except Mistake as mistake:
             problem = f"the baseline of ({wording.cell(cell.config)}): {mistake.problem}"
-            path = mistake.path if mistake.path[:1] == ("baseline",) else ("baseline",)
+            path = mistake.path if "baseline" in mistake.path else _where_changed(fields)
             raise Mistake(path, problem, mistake.remedy) from None
         if baseline not in cells:
             ours, other = _describe_both(cell.config, config)
             problem = f"the sweep lacks the baseline of ({ours})."
-            raise Mistake(("baseline",), problem, f"It would be ({other}): put it into grid or include.")
+            raise Mistake(_where_changed(fields), problem, f"It would be ({other}): put it into grid or include.")
         if baseline != cell.cell_id:
             baselines[cell.cell_id] = baseline
     return baselines
+
+
+def _change(raw: object, path: Path_) -> Fields:
+    """What a baseline changes in the fields given for a cell."""
+    change = _field_mapping(raw, path, "baseline:")
+    if "seed" in change:
+        raise Mistake((*path, "seed"), "a baseline cell has all its seeds.", "Leave the seed out.")
+    return change
+
+
+def _where_changed(fields: Fields) -> Path_:
+    return fields[_OWN_BASELINE].path if _OWN_BASELINE in fields else ("baseline",)
 
 
 def _own_change(fields: Fields) -> Fields:

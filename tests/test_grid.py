@@ -219,6 +219,27 @@ baseline: {block: basic}
         assert sweep.baselines == {second.cell_id: first.cell_id}
 
 
+def test_an_entry_may_have_a_baseline_of_its_own(write_grid: WriteGrid) -> None:
+    """Beside what the grid changes; the runs are the same as without."""
+    text = """
+recipe: digits
+fixed: {dataset: digits, depth: 8}
+baseline: {ordering: baseline}
+include:
+- {ordering: baseline, norm: group}
+- {ordering: baseline, recipe: {name: digits, learning_rate: 0.1}}
+- {ordering: li2018, dropout: 0.2, baseline: {norm: group}}
+- {ordering: li2018, dropout: 0.3, baseline: {recipe: {name: digits, learning_rate: 0.1}}}
+- {ordering: relu-ic-conv, baseline: {ordering: li2018, dropout: 0.3}}
+- {ordering: relu-ic-conv, norm: group}
+"""
+    sweep = grid.load(write_grid(text))
+    grouped, quick, first, second, of_another, plain = (cell.cell_id for cell in sweep.cells)
+    assert sweep.baselines == {first: grouped, second: quick, of_another: second, plain: grouped}
+    without = re.sub(r"(?m)^baseline: .*$|, baseline: .*(?=\}$)", "", text)
+    assert grid.load(write_grid(without)).run_ids == sweep.run_ids
+
+
 def test_exclude_knows_a_norm_s_defaults(write_grid: WriteGrid) -> None:
     text = FIXED + "grid: {norm: [batch, group, {name: group, groups: 4}]}\nexclude: [{norm: {name: group, groups: 8}}]"
     assert [str(c.config.norm) for c in grid.load(write_grid(text)).cells] == [
@@ -521,6 +542,52 @@ MISTAKES = {
         "(relu-ic-conv digits basic-8 dropout 0.05, recipe digits, norm batch epsilon=1e-05 momentum=0.1)",
     ),
     "baseline of a wrong type": (FIXED + "baseline: baseline-v1", 3, "as in {ordering: baseline}"),
+    "baseline of an entry that the sweep lacks": (
+        FIXED + "baseline: {ordering: relu-ic-conv}\ninclude:\n  - {ordering: li2018, baseline: {width: 8}}",
+        5,
+        "the sweep lacks the baseline of (li2018 digits basic-8 dropout 0.05)",
+    ),
+    "baseline of an entry that cannot be": (
+        FIXED + "baseline: {ordering: relu-ic-conv}\ninclude:\n  - ordering: li2018\n    baseline:\n      depth: 9",
+        7,
+        "depth 9 is impossible",
+    ),
+    "baseline of an entry, of an unknown field": (
+        FIXED + "baseline: {ordering: relu-ic-conv}\ninclude:\n  - ordering: li2018\n    baseline:\n      widht: 8",
+        7,
+        "Did you mean 'width'?",
+    ),
+    "baseline of an entry, of a wrong type": (
+        FIXED + "baseline: {ordering: relu-ic-conv}\ninclude:\n  - ordering: li2018\n    baseline: li2018",
+        6,
+        "baseline: 'li2018' should map fields to values",
+    ),
+    "baseline of an entry, of nothing": (
+        FIXED + "baseline: {ordering: relu-ic-conv}\ninclude:\n  - {ordering: li2018, baseline: {}}",
+        5,
+        "should map fields to values",
+    ),
+    "baseline of an entry, its seed": (
+        FIXED + "baseline: {ordering: relu-ic-conv}\ninclude:\n  - {ordering: li2018, baseline: {seed: 1}}",
+        5,
+        "a baseline cell has all its seeds",
+    ),
+    "baseline of an entry alone": (
+        FIXED + "include:\n  - {ordering: li2018, baseline: {ordering: relu-ic-conv}}",
+        4,
+        "the grid has no baselines. Give it baseline: {ordering: baseline}, or so.",
+    ),
+    "an entry that is a baseline alone": (
+        FIXED + "baseline: {ordering: relu-ic-conv}\ninclude:\n  - {baseline: {width: 8}}",
+        5,
+        "should map fields to values",
+    ),
+    "baseline of an exclude": (
+        FIXED + "exclude:\n  - {ordering: relu-ic-conv, baseline: {width: 8}}",
+        4,
+        "a configuration has no field 'baseline'",
+    ),
+    "baseline in fixed": (FIXED.replace("}", ", baseline: {width: 8}}"), 2, "has no field 'baseline'"),
     "missing field": ("recipe: digits\nfixed: {dataset: digits, depth: 8}", 1, "'ordering' is given nowhere"),
     "missing recipe": ("fixed: {dataset: digits, depth: 8, ordering: baseline}", 1, "'recipe' is given nowhere"),
     "name that is a path": ("name: ../up\n" + FIXED, 1, "cannot name a directory"),
