@@ -70,8 +70,8 @@ def history(every: Sequence[Found], objective: Objective) -> Figures:
         figure, grid = panels_for(len(part))
         for axes, found in zip(grid, part, strict=False):
             _draw_history(axes, found, objective)
-            axes.set_title(textwrap.fill(found.name, TITLE))
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.set_title(found.title)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         label_outside(grid, len(part), "trial", textwrap.fill(_label(objective), TITLE))
         put_one_legend(figure, grid[: len(part)])
         figures[f"history{suffix(part[0].search, objective)}{number}"] = figure
@@ -85,6 +85,7 @@ def _draw_history(axes: Axes, found: Found, objective: Objective) -> None:
         last = max(trial.number for trial in found.trials)
         axes.step([*numbers, last], times * np.array([*best, best[-1]]), where="post", color=INK, linewidth=1,
                   label="best so far")  # fmt: skip
+    axes.set_xlim(-0.5, max(trial.number for trial in found.trials) + 0.5)
     edges = _edges([times * trial.values[index] for trial in found.trials if trial.values], times * np.array(best))
     for state, look in (("complete", _COMPLETE), ("pruned", _PRUNED)):
         trials = [trial for trial in found.of_state(state) if trial.values]
@@ -131,7 +132,7 @@ def along(curves: Sequence[Curve], objective: Objective) -> Figures:
         for axes, curve in zip(grid, part, strict=False):
             _draw_curve(axes, curve)
             several = len(curve.found.rates) > 1
-            axes.set_title(textwrap.fill(curve.found.name, TITLE) + (f"\n{curve.dimension.name}" if several else ""))
+            axes.set_title(curve.found.title + (f"\n{curve.dimension.name}" if several else ""))
         label_outside(grid, len(part), "dropout rate", textwrap.fill(_label(objective), TITLE))
         put_one_legend(figure, grid[: len(part)])
         figures[f"rates{suffix(part[0].found.search, objective)}{number}"] = figure
@@ -141,7 +142,7 @@ def along(curves: Sequence[Curve], objective: Objective) -> Figures:
 def _draw_curve(axes: Axes, curve: Curve) -> None:
     times, index = scale(curve.objective), curve.found.search.objectives.index(curve.objective)
     for low, high in curve.ranges:
-        axes.axvspan(low, high, color="C2", alpha=0.12, linewidth=0, label="as good as the best")
+        axes.axvspan(low, high, color="C2", alpha=0.12, linewidth=0, label="not told from the best")
     axes.fill_between(curve.x, times * curve.low, times * curve.high, color="C0", alpha=0.2, linewidth=0)
     axes.plot(curve.x, times * curve.mean, color="C0", linewidth=1.4, label="curve, 95 % interval")
     x = [number_of(curve.dimension, trial.parameters[curve.dimension.name]) for trial in curve.trials]
@@ -161,19 +162,19 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
 
 def importances(rows: Sequence[Importance]) -> Figures:
     """How much each parameter explains, a panel for each cell."""
-    by_cell: dict[str, list[Importance]] = {}
+    by_cell: dict[Found, list[Importance]] = {}
     for each in rows:
-        by_cell.setdefault(each.found.name, []).append(each)
+        by_cell.setdefault(each.found, []).append(each)
     figures = {}
     for number, part in parts(list(by_cell.items()), _PANELS):
         figure, grid = panels_for(len(part))
-        for axes, (name, own) in zip(grid, part, strict=False):
-            names = [textwrap.fill(each.parameter, TITLE // 2, break_on_hyphens=False) for each in own]
+        for axes, (found, own) in zip(grid, part, strict=False):
+            names = [textwrap.fill(each.parameter.replace("_", " "), TITLE // 2) for each in own]
             axes.barh(range(len(own)), [100 * each.value for each in own], color="C0", height=0.6)
             axes.set_yticks(range(len(own)), names)
             axes.set_ylim(len(own) - 0.4, -0.6)
             axes.set_xlim(0, 100)
-            axes.set_title(textwrap.fill(name, TITLE))
+            axes.set_title(found.title)
             axes.grid(axis="y", visible=False)
         label_outside(grid, len(part), "variance explained (%)", "")
         figures["importance" + number] = figure
@@ -190,8 +191,8 @@ def trial_curves(every: Sequence[Found]) -> Figures:
         figure, grid = panels_for(len(part))
         for axes, found in zip(grid, part, strict=False):
             _draw_trial_curves(axes, found)
-            axes.set_title(textwrap.fill(found.name, TITLE))
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.set_title(found.title)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         label_outside(grid, len(part), "epoch", textwrap.fill(_label(part[0].search.objective), TITLE))
         put_one_legend(figure, grid[: len(part)])
         figures["trial-curves" + number] = figure
@@ -225,7 +226,7 @@ def front(every: Sequence[Found]) -> Figures:
         figure, grid = panels_for(len(part))
         for axes, found in zip(grid, part, strict=False):
             _draw_front(axes, found, one, other)
-            axes.set_title(textwrap.fill(found.name, TITLE))
+            axes.set_title(found.title)
         label_outside(grid, len(part), textwrap.fill(_label(one), TITLE), textwrap.fill(_label(other), TITLE))
         put_one_legend(figure, grid[: len(part)])
         figures["front" + number] = figure
@@ -241,7 +242,7 @@ def _draw_front(axes: Axes, found: Found, one: Objective, other: Objective) -> N
     rest = places([trial for trial in found.different if trial not in best])
     line = places(sorted(best, key=lambda trial: losses[trial]))
     axes.plot(*rest.T, label="complete", alpha=0.8, **_COMPLETE)
-    axes.step(*line.T, where="pre" if one.direction == "minimize" else "post", color="C2", linewidth=0.9)
+    axes.step(*line.T, where="post", color="C2", linewidth=0.9)
     axes.plot(*line.T, label="beaten by none", **_BEST)
 
 
@@ -255,7 +256,7 @@ def confirmed(found: Confirmations, objective: Objective) -> Figures:
         names = [f"{each.found.name}: {each.trial.in_words}" for each in part]
         unit = "points" if objective.is_fraction else "epochs"
         for axes, against, differences in (
-            (grid[0], f"less at a dropout rate of {PAPERS_DROPOUT:g}", [each.less_papers for each in part]),
+            (grid[0], f"less the same with dropout {PAPERS_DROPOUT:g}", [each.less_papers for each in part]),
             (grid[1], "less the baseline", [each.less_baseline for each in part]),
         ):
             own = [_scaled(each, objective) for each in differences]

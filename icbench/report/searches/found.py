@@ -2,6 +2,7 @@
 
 import json
 import math
+import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,6 +16,8 @@ from icbench.search.space import Parameter, Value
 from icbench.search.study import SURPLUS
 
 _RATE = "dropout"
+# Characters of a line.
+_TITLE = 32
 
 
 # Two trials may have the same values: each is itself alone.
@@ -77,6 +80,17 @@ class Found:
     def failed(self) -> tuple[Trial, ...]:
         """Those whose runs failed, or whose values cannot be trained; not those that were lost, or one too many."""
         return tuple(trial for trial in self.of_state("failed") if trial.reason not in ("", SURPLUS))
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether other cells are compared with it."""
+        return any(each.baseline == self.cell.key for each in self.search.cells)
+
+    @property
+    def title(self) -> str:
+        """The name in two lines or more, for a panel."""
+        ordering, _, place = self.name.partition(" ")
+        return f"{ordering}\n{textwrap.fill(place, _TITLE)}"
 
     @property
     def ended(self) -> int:

@@ -11,6 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from icbench.metrics import Floats
 from icbench.report.drawing import INK, TITLE, Figures, parts, window
@@ -22,6 +23,8 @@ _MAP = ListedColormap(mpl.colormaps["viridis"](np.linspace(0.2, 0.85, 256)))
 _PANELS = 6
 _TICKS = 4
 _CHOICES = 12
+# Values that are nearer to one another, of an axis's height, would stand in each other's way.
+_NEAR = 0.12
 _NAME = 14
 _AXIS, _HEIGHT = 1.25, 2.7
 
@@ -48,7 +51,9 @@ def _draw(figure: Figure, axes: Axes, found: Found) -> None:
     heights = np.array([_heights(dimension, found.different) for dimension in found.dimensions]).T
     # The best is drawn last, on top.
     order = np.argsort(values if objective.direction == "maximize" else -values, kind="stable")
-    lines = LineCollection([list(enumerate(each)) for each in heights[order]], cmap=_MAP, norm=colours, linewidths=1.3)
+    lines = LineCollection(
+        [list(enumerate(each)) for each in heights[order]], cmap=_MAP, norm=colours, linewidths=1.2, alpha=0.85
+    )
     lines.set_array(values[order])
     axes.add_collection(lines)
     for place, dimension in enumerate(found.dimensions):
@@ -56,7 +61,7 @@ def _draw(figure: Figure, axes: Axes, found: Found) -> None:
     names = [textwrap.fill(each.name.replace("_", " "), _NAME) for each in found.dimensions]
     axes.set_xticks(range(len(names)), names)
     axes.tick_params(axis="x", length=0, pad=6)
-    axes.set(xlim=(-0.25, len(names) - 0.5), ylim=(-0.06, 1.06), yticks=[])
+    axes.set(xlim=(-0.4, len(names) - 0.6), ylim=(-0.06, 1.06), yticks=[])
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     label = f"{objective.title} (%)" if objective.is_fraction else objective.title
@@ -87,12 +92,15 @@ def _height(dimension: Parameter, value: Value) -> float:
 
 
 def _draw_axis(axes: Axes, place: int, dimension: Parameter) -> None:
-    """A vertical line with the values that stand beside it."""
+    """A vertical line with the values that stand beside it, of the first axis where there are no lines."""
     axes.axvline(place, 0.05, 0.95, color=INK, linewidth=0.8)
+    away, align = (4, "left") if place else (-4, "right")
     for value in _told(dimension):
+        told = in_short(value)
         axes.annotate(
-            textwrap.shorten(in_short(value), _NAME, placeholder="…") if isinstance(value, str) else in_short(value),
-            (place, _height(dimension, value)), xytext=(4, 0), textcoords="offset points", va="center", fontsize=7,
+            textwrap.shorten(told, _NAME, placeholder="…") if dimension.choices else told,
+            (place, _height(dimension, value)), xytext=(away, 0), textcoords="offset points",
+            ha=align, va="center", fontsize=7,
         )  # fmt: skip
 
 
@@ -102,7 +110,17 @@ def _told(dimension: Parameter) -> list[Value]:
         labels = [label for label, _ in dimension.choices]
         step = -(-len(labels) // _CHOICES)
         return list(labels[::step])
-    if dimension.log:
-        return [float(f"{value:.2g}") for value in np.geomspace(dimension.low, dimension.high, _TICKS)]
-    values = np.linspace(dimension.low, dimension.high, _TICKS + 1)
-    return [round(value) for value in values] if dimension.integer else [float(f"{value:.3g}") for value in values]
+    locator = (
+        LogLocator(numticks=_TICKS + 2)
+        if dimension.log
+        else MaxNLocator(_TICKS, steps=[1, 2, 5, 10], integer=dimension.integer)
+    )
+    ends: list[Value] = [dimension.low, dimension.high]
+    between = [float(value) for value in locator.tick_values(dimension.low, dimension.high)]
+    heights = [_height(dimension, end) for end in ends]
+    return ends + [
+        value
+        for value in between
+        if dimension.low < value < dimension.high
+        and all(abs(_height(dimension, value) - height) > _NEAR for height in heights)
+    ]

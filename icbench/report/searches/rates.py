@@ -25,7 +25,7 @@ _FENCE = 3.0
 _ROUNDING = 1e-9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curve:
     """Of an objective along a rate. x: (points,) rates; mean, low, high: the curve there with its 95 % interval.
 
@@ -52,6 +52,11 @@ class Curve:
         return [(float(self.x[start]), float(self.x[end - 1])) for start, end in edges.reshape(-1, 2)]
 
     @property
+    def spans(self) -> list[str]:
+        """These in words."""
+        return [f"{low:.2g} to {high:.2g}" if low < high else f"{low:.2g}" for low, high in self.ranges]
+
+    @property
     def is_flat(self) -> bool:
         """Whether a good part of all rates is not told from the best."""
         around = [high - low for low, high in self.ranges if low <= self.best.value <= high]
@@ -65,14 +70,20 @@ class Curve:
         return bool(self.alike[np.abs(self.x - PAPERS_DROPOUT).argmin()])
 
     @property
+    def fall(self) -> float:
+        """By how much the curve is worse than its best, at most, where it is not told from that."""
+        best = self.mean[np.abs(self.x - self.best.value).argmin()]
+        return float(np.abs(best - self.mean[self.alike]).max())
+
+    @property
     def in_words(self) -> str:
-        """How wide the optimum is."""
-        told = " and ".join(f"{low:.2f} to {high:.2f}" for low, high in self.ranges)
+        """How wide the optimum is, as far as can be told."""
+        told = " and ".join(self.spans)
         if self.alike.all():
-            return f"the optimum is flat: no rate from {told} is told from another"
+            return f"no dropout rate from {told} is told from the best: the optimum is flat, as far as the trials say"
         if self.is_flat:
-            return f"the optimum is flat from {told}"
-        return f"the optimum lies between {told.replace(' to ', ' and ')}" if len(self.ranges) == 1 else told
+            return f"the optimum is flat from {told}, as far as the trials say"
+        return f"rates from {told} are not told from the best"
 
 
 def curves(found: Found) -> list[Curve]:

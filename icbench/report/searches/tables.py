@@ -160,11 +160,12 @@ def rates(curves: Sequence[Curve]) -> Table:
     return Table(
         name="rates",
         title="How wide the optimum is",
-        note="A smooth curve (a Gaussian process) through the complete trials on held-out images, where all else "
-        f"is as in the best trial, for cells with {FEWEST_RATES} different rates or more. Best of curve: the "
-        "rate at which it is best, with the 95 % interval of that rate. As good: the rates of which the 95 "
-        "% interval of the difference to that reaches 0, so that they are not told from it; flat: these are "
-        f"a fifth of all rates, or more. {PAPERS_DROPOUT:g}: whether it is among them.",
+        note="A smooth curve (a Gaussian process) through the complete trials on held-out images, where all else is as "
+        f"in the best trial, for cells with {FEWEST_RATES} different rates or more. Best of curve: the rate at which "
+        "it is best, with the 95 % interval of that rate. Not told from it: the rates of which the 95 % interval of "
+        "the difference to that reaches 0; falls by: how much worse the curve is there, at most, in percentage points "
+        f"or epochs; flat: they are a fifth of all rates or more; {PAPERS_DROPOUT:g}: whether it is one of them. Few "
+        "or noisy trials tell little apart.",
         columns=(
             Column("cell", "cell", TEXT, lambda c: c.found.name),
             Column("rate", "rate", TEXT, lambda c: c.dimension.name),
@@ -172,11 +173,10 @@ def rates(curves: Sequence[Curve]) -> Table:
             Column("trials", "trials", COUNT, lambda c: len(c.trials)),
             Column("rates", "different rates", COUNT, lambda c: c.rates),
             Column("best", "best of curve", _RATE, lambda c: c.best),
-            Column(
-                "as_good", "as good", TEXT, lambda c: ", ".join(f"{low:.3g} to {high:.3g}" for low, high in c.ranges)
-            ),
-            Column("flat", "flat", TEXT, lambda c: "yes" if c.is_flat else "no"),
-            Column("papers", f"{PAPERS_DROPOUT:g} as good", TEXT, lambda c: _YES[c.has_papers]),
+            Column("untold", "not told from it", TEXT, lambda c: ", ".join(c.spans)),
+            Column("fall", "falls by", _FIGURE, lambda c: _Judged(c.objective, Estimate(c.fall, math.nan, math.nan))),
+            Column("flat", "flat", TEXT, lambda c: _YES[c.is_flat]),
+            Column("papers", f"{PAPERS_DROPOUT:g}", TEXT, lambda c: _YES[c.has_papers]),
         ),
         rows=curves,
     )
