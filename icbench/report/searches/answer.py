@@ -84,8 +84,9 @@ def _sentence(one: Confirmation) -> str:
 
 def _how(one: Confirmation, difference: Difference, against: str) -> str:
     estimate = difference.tested.estimate
-    if one.verdict is Verdict.FEW:
-        return f"has too few seeds to be told from {against}: {amount(estimate, one.objective)}"
+    if one.verdict is Verdict.UNTESTED:
+        why = "of too few seeds, or of seeds that do not differ"
+        return f"cannot be tested against {against}, {why}: {amount(estimate, one.objective)}"
     if one.verdict is Verdict.UNTOLD:
         return f"is not told from {against}: {amount(estimate, one.objective)}"
     size = estimate if estimate.value > 0 else Estimate(-estimate.value, -estimate.high, -estimate.low)
@@ -120,21 +121,21 @@ def answer(every: Sequence[Found], confirmations: Confirmations, curves: Sequenc
         return "No trial is complete yet."
     if not compared:
         return "There is neither a dropout rate nor a baseline to compare what was found with."
-    if not judged:
+    waiting = len(compared) - len(judged)
+    if waiting and all(each.is_papers for each in judged):
         return _unjudged(compared, curves, command)
     if len(compared) == 1:
         (one,) = compared
         own = [curve for curve in curves if curve.found is one.found and curve.objective == one.objective]
         return verdict(one.found, compared, own)
-    waiting = len(compared) - len(judged)
     more = f"; {waiting} {'is' if waiting == 1 else 'are'} not judged yet" if waiting else ""
     return f"On test images, {_counted(judged)}{_told(judged)}{_average(confirmations, judged)}{more}."
 
 
 def _unjudged(compared: Sequence[Confirmation], curves: Sequence[Curve], command: str) -> str:
     """What can be said before there are enough runs on test images."""
-    if any(each.verdict is Verdict.FEW for each in compared):
-        return "There are too few seeds on test images to say whether what was found is better."
+    if any(each.verdict is Verdict.UNTESTED for each in compared):
+        return "Nothing can be tested on test images yet: there are too few seeds, or they do not differ."
     how = f": {command}" if command else ", since the search has not ended"
     flat = [f"{c.found.name}: {c.in_words}" for c in curves if c.objective == compared[0].objective]
     told = f" On held-out images, {'; '.join(flat)}." if flat and len(flat) <= _MOST_TOLD else ""
@@ -155,8 +156,8 @@ def _counted(judged: Sequence[Confirmation]) -> str:
     total = plural(len(judged), "cell" if cells else "best trial")
     shown = [(words[kind], counts[kind]) for kind in words if counts[kind]]
     if len(shown) == 1:
-        every = "the" if len(judged) == 1 else "any of" if counts[Verdict.UNTOLD] else "each of"
-        return f"what was found {shown[0][0]} in {every} {total}"
+        every = "" if len(judged) == 1 else "any of " if counts[Verdict.UNTOLD] else "each of "
+        return f"what was found {shown[0][0]} in {every}{total}"
     first, *rest = [f"{what} in {count}" for what, count in shown]
     return f"of {total}, what was found {first}{''.join(f', {each}' for each in rest[:-1])} and {rest[-1]}"
 

@@ -27,7 +27,7 @@ class Verdict(Enum):
     WORSE = "worse"
     UNTOLD = "not told apart"
     SAME = "the paper's own"
-    FEW = "too few seeds"
+    UNTESTED = "cannot be tested"
     ALONE = "nothing to compare with"
     UNCONFIRMED = "not confirmed"
 
@@ -84,7 +84,7 @@ class Confirmation:
         if self.difference is None:
             return Verdict.UNCONFIRMED if self.against_papers else Verdict.ALONE
         if math.isnan(self.difference.p_holm):
-            return Verdict.FEW
+            return Verdict.UNTESTED
         if self.difference.p_holm >= _LEVEL:
             return Verdict.UNTOLD
         is_higher = self.difference.tested.value > 0
