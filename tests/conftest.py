@@ -118,9 +118,9 @@ def write_grid(tmp_path: Path) -> Callable[..., Path]:
 def sweep_here(folder: Path, grid: str) -> Path:
     """The results of a local sweep in `folder` that nothing disturbs."""
     (folder / "grid.yaml").write_text(grid)
-    # A second worker would take 3 s to import torch, of a core that another test process makes use of.
+    # A second worker, or a trial build, would import torch for 2 s of a core that another test process makes use of.
     (folder / "one.yaml").write_text("workers: 1")
-    command = [sys.executable, "-m", "icbench", "sweep", "grid.yaml", "--profile", "one.yaml"]
+    command = [sys.executable, "-m", "icbench", "sweep", "grid.yaml", "--profile", "one.yaml", "--no-build"]
     subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True, timeout=300)
     return folder / "results"
 

@@ -23,22 +23,19 @@ def modules_after(code: str, cwd: Path) -> set[str]:
     return set(HEAVY) & set(done.stdout.rsplit("\n", 2)[-2].split())
 
 
+def after(*commands: list[str]) -> str:
+    """The code that runs commands one after another."""
+    return f"from icbench.cli import main; {'; '.join(f'main({words!r})' for words in commands)}"
+
+
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
-    assert modules_after("from icbench.cli import main; main(['--help'])", tmp_path) == set()
+    assert modules_after(after(["--help"]), tmp_path) == set()
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["list", "--json"],
-        ["list", "--markdown"],
-        ["plan", "g.yaml", "--json"],
-        ["sweep", "g.yaml", "--dry-run", "--json"],
-    ],
-)
-def test_commands_that_train_nothing_import_no_torch(arguments: list[str], tmp_path: Path) -> None:
+def test_commands_that_train_nothing_import_no_torch(tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text("recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: li2018}")
-    assert "torch" not in modules_after(f"from icbench.cli import main; main({arguments!r})", tmp_path)
+    plans = (["plan", "g.yaml", "--json"], ["sweep", "g.yaml", "--dry-run", "--no-build"])
+    assert "torch" not in modules_after(after(["list", "--json"], ["list", "--markdown"], *plans), tmp_path)
 
 
 def test_commands_that_look_at_results_import_no_pandas(small_sweep: Path, tmp_path: Path) -> None:
@@ -46,21 +43,20 @@ def test_commands_that_look_at_results_import_no_pandas(small_sweep: Path, tmp_p
     (tmp_path / "results").symlink_to(small_sweep)
     (tmp_path / "g.yaml").write_text(SMALL)
     run_id = next(small_sweep.glob("runs/*")).stem
-    commands = (["sweep", "g.yaml", "--json"], ["status"], ["show", run_id], ["plan", "g.yaml", "--no-build"])
-    code = "; ".join(f"main({words!r})" for words in commands)
-    assert "pandas" not in modules_after(f"from icbench.cli import main; {code}", tmp_path)
-    code += "; import icbench; assert len(icbench.load_runs()) == 10"
-    assert "pandas" in modules_after(f"from icbench.cli import main; {code}", tmp_path)
+    looks = after(["sweep", "g.yaml", "--json"], ["status"], ["show", run_id], ["plan", "g.yaml", "--no-build"])
+    assert "pandas" not in modules_after(looks, tmp_path)
+    read = f"{after(['status'])}; import icbench; assert len(icbench.load_runs()) == 10"
+    assert "pandas" in modules_after(read, tmp_path)
 
 
-def test_help_tells_every_command_and_exit_code(icbench: Icbench) -> None:
+def test_help_tells_every_command_and_exit_code(icbench: Icbench, icbench_here: Icbench) -> None:
     done = icbench("--help")
     assert done.code == 0
     assert all(f"    {command} " in done.out for command in COMMANDS)
     assert "Exit codes: 0 done, 1 some run failed, 2 a mistake" in done.out
     assert icbench().out == done.out
     for command in COMMANDS:
-        assert icbench(command, "--help").code == 0
+        assert icbench_here(command, "--help").code == 0
 
 
 def test_version(icbench: Icbench) -> None:
@@ -101,18 +97,18 @@ def test_every_variant_has_a_first_line_that_fits(kind: str) -> None:
         assert len(line) <= 120
 
 
-def test_results_that_are_not_there(icbench: Icbench, tmp_path: Path) -> None:
+def test_results_that_are_not_there(icbench_here: Icbench, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "g.yaml").write_text("recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: li2018}")
     for arguments in (["status"], ["show", "abc"], ["compact"]):
-        done = icbench(*arguments)
+        done = icbench_here(*arguments)
         assert (done.code, done.out) == (2, "")
         assert done.err.startswith("icbench: results: there is no such results directory.")
-    assert "this is not a directory" in icbench("sweep", "g.yaml", "--results", "file").err
+    assert "this is not a directory" in icbench_here("sweep", "g.yaml", "--results", "file").err
     (tmp_path / "results").mkdir()
-    assert icbench("status").out.startswith("No sweep in results/ yet.")
-    assert "no run in results has an id that begins with 'abc'" in icbench("show", "abc").err
-    assert icbench("compact").code == 0
+    assert icbench_here("status").out.startswith("No sweep in results/ yet.")
+    assert "no run in results has an id that begins with 'abc'" in icbench_here("show", "abc").err
+    assert icbench_here("compact").code == 0
 
 
 def test_a_closed_pipe_is_no_error() -> None:
@@ -121,12 +117,12 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert (done.stdout, done.stderr) == ("{\n", "")
 
 
-def test_tf32_is_refused_without_a_gpu(icbench: Icbench, tmp_path: Path) -> None:
+def test_tf32_is_refused_without_a_gpu(icbench_here: Icbench, tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text(
         "recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: li2018, precision: tf32}"
     )
     (tmp_path / "cpu.yaml").write_text("device: cpu")
-    done = icbench("sweep", "g.yaml", "--profile", "cpu.yaml")
+    done = icbench_here("sweep", "g.yaml", "--profile", "cpu.yaml")
     assert done.code == 2
     assert "tf32 needs an NVIDIA GPU" in done.err
     assert not (tmp_path / "results").exists()
@@ -150,7 +146,7 @@ def test_streams_that_are_closed_full_or_not_unicode(tmp_path: Path) -> None:
     assert "momentum: 0.1" in ascii_only.stdout
 
 
-def test_what_cannot_go_well_is_said_before_anything_is_written(icbench: Icbench, tmp_path: Path) -> None:
+def test_what_cannot_go_well_is_said_before_anything_is_written(icbench_here: Icbench, tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text("recipe: chen2019\nfixed: {dataset: cifar10, depth: 8, ordering: li2018}")
     (tmp_path / "my data").mkdir()
     (tmp_path / "my data" / "cifar10.npz").write_text("junk")
@@ -165,55 +161,58 @@ def test_what_cannot_go_well_is_said_before_anything_is_written(icbench: Icbench
         ("--results", "file/results"): "file: this is not a directory.",
     }
     for arguments, words in cases.items():
-        done = icbench("sweep", "g.yaml", *arguments)
+        done = icbench_here("sweep", "g.yaml", *arguments)
         assert (done.code, done.out) == (2, "")
         assert words in done.err
-    assert icbench("plan", "g.yaml", "--results", "file").code == 2
+    assert icbench_here("plan", "g.yaml", "--results", "file").code == 2
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_retry_failed_takes_its_kind_after_an_equals_sign(icbench: Icbench, write_grid: Callable[..., Path]) -> None:
+def test_retry_failed_takes_its_kind_after_an_equals_sign(
+    icbench_here: Icbench, write_grid: Callable[..., Path]
+) -> None:
     """Before the grid, a bare one does not take the grid for a kind."""
+    dry = ("--dry-run", "--no-build")
     write_grid("recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: baseline}", "g.yaml")
     for words in (("--retry-failed", "g.yaml"), ("g.yaml", "--retry-failed"), ("--retry-failed=gpu-oom", "g.yaml")):
-        assert "1 missing" in icbench("sweep", *words, "--dry-run").out
-    wrong = icbench("sweep", "g.yaml", "--retry-failed=oom", "--dry-run")
+        assert "1 missing" in icbench_here("sweep", *words, *dry).out
+    wrong = icbench_here("sweep", "g.yaml", "--retry-failed=oom", *dry)
     assert wrong.code == 2
     assert "--retry-failed=oom: there is no such kind. Did you mean" in wrong.err
-    assert "is a result, not a failure" in icbench("sweep", "g.yaml", "--retry-failed=diverged").err
+    assert "is a result, not a failure" in icbench_here("sweep", "g.yaml", "--retry-failed=diverged").err
 
 
-def test_a_plan_for_a_cluster(icbench: Icbench, write_grid: Callable[..., Path]) -> None:
+def test_a_plan_for_a_cluster(icbench_here: Icbench, write_grid: Callable[..., Path]) -> None:
     write_grid("recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: baseline}\nseeds: 100", "g.yaml")
     write_grid("executor: slurm\ntime_limit: 60\nmax_jobs_at_once: 2\njobs: 5\ngpus_per_node: 4", "c.yaml")
-    shown = icbench("plan", "g.yaml", "--profile", "c.yaml").out
+    plan = ("plan", "g.yaml", "--profile", "c.yaml", "--no-build")
+    shown = icbench_here(*plan).out
     assert "5 jobs of 4 slots each, 2 at once" in shown
     assert shown.count("about") == 20
-    assert len(icbench("plan", "g.yaml", "--profile", "c.yaml", "--json").json()["packs"]) == 20
+    assert len(icbench_here(*plan, "--json").json()["packs"]) == 20
 
 
 def test_without_slurm_a_cluster_s_profile_is_an_error(
-    icbench: Icbench, icbench_here: Icbench, write_grid: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    icbench_here: Icbench, write_grid: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """And to the doctor a failure like any other, such as a damaged data set."""
     write_grid("recipe: digits\nfixed: {dataset: digits, depth: 8, ordering: baseline}", "g.yaml")
     write_grid("executor: slurm\ntime_limit: 60\ndevice: cpu", "c.yaml")
-    refused = icbench("sweep", "g.yaml", "--profile", "c.yaml", PATH="/nonexistent")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    refused = icbench_here("sweep", "g.yaml", "--profile", "c.yaml", "--no-build")
     assert refused.code == 1
     assert "there is no scontrol here. Log in to a machine from which jobs are submitted." in refused.err
-    monkeypatch.setenv("PATH", "/nonexistent")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "cifar10.npz").write_bytes(b"damaged")
     doctor = icbench_here("doctor", "--profile", "c.yaml")
     assert doctor.code == 1
+    assert "failed  data set cifar10: this is no readable .npz file. Make it again with" in doctor.out
     assert "failed  SLURM's commands: sbatch, squeue, scontrol, scancel, srun not found." in doctor.out
 
 
-def test_doctor_on_this_machine(icbench: Icbench, icbench_here: Icbench, tmp_path: Path) -> None:
-    done = icbench("doctor")
+def test_doctor_on_this_machine(icbench_here: Icbench, tmp_path: Path) -> None:
+    done = icbench_here("doctor")
     assert done.code == 0, done.out
     assert "ok      data set digits" in done.out
     assert "ok      locks: flock works" in done.out
     assert list(tmp_path.iterdir()) == []
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "cifar10.npz").write_bytes(b"damaged")
-    damaged = icbench_here("doctor")
-    assert damaged.code == 1
-    assert "failed  data set cifar10: this is no readable .npz file. Make it again with" in damaged.out

@@ -1,6 +1,7 @@
 """The main job, through real subprocesses: sweeps that are killed, interrupted, doubled, that fail and are retried.
 
-Runs are tiny but whole; a sweep's workers need some seconds to import torch, so each test makes the most of one.
+Runs are tiny but whole; a sweep's workers need some seconds to import torch, so each test makes the most of one. Most
+leave out the trial build, whose process imports it once more.
 """
 
 import json
@@ -40,9 +41,9 @@ ONE = """
 recipe: {name: digits, epochs: 2}
 fixed: {dataset: digits, depth: 8, width: 4, ordering: baseline}
 """
-# Long enough to be killed in the middle: about 2 s a run.
+# Long enough to be killed in the middle: 1.5 s a run or so.
 SLOW = """
-recipe: {name: digits, epochs: 6, learning_rate: 1e-3}
+recipe: {name: digits, epochs: 5, learning_rate: 1e-3}
 fixed: {dataset: digits, depth: 8, width: 16, dropout: 0.2}
 grid: {ordering: [conv-relu-ic, ic-conv-relu]}
 seeds: 2
@@ -140,16 +141,22 @@ def six(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, (folder / "printed.txt").read_text(encoding="utf-8")
 
 
-def icbench_in(folder: Path, *arguments: str) -> Any:
-    """The JSON that a command prints."""
-    command = [sys.executable, "-m", "icbench", *arguments, "--json"]
-    done = subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True, timeout=60)
-    return json.loads(done.stdout)
+@pytest.fixture
+def in_six(six: tuple[Path, str], icbench_here: Icbench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """The JSON that a command prints in the folder of the finished sweep."""
+    monkeypatch.chdir(six[0])
+
+    def run(*arguments: str) -> Any:
+        done = icbench_here(*arguments, "--json")
+        assert done.code == 0, done.err
+        return done.json()
+
+    return run
 
 
-def test_a_dry_run_writes_nothing(icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
+def test_a_dry_run_writes_nothing(icbench_here: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
     write_grid(SIX, "six.yaml")
-    dry = icbench("sweep", "six.yaml", "--dry-run")
+    dry = icbench_here("sweep", "six.yaml", "--dry-run")
     assert dry.code == 0
     assert "0 finished, 6 missing, 0 failed" in dry.out
     assert [path.name for path in tmp_path.iterdir()] == ["six.yaml"]
@@ -199,8 +206,8 @@ def test_what_a_sweep_leaves_behind(six: tuple[Path, str]) -> None:
     assert sorted(run_id for pack in packs for run_id in pack) == sorted(grid.load(six[0] / "six.yaml").run_ids)
 
 
-def test_the_same_sweep_again_runs_nothing(six: tuple[Path, str]) -> None:
-    cells = icbench_in(six[0], "sweep", "six.yaml")["cells"]
+def test_the_same_sweep_again_runs_nothing(six: tuple[Path, str], in_six: Callable[..., Any]) -> None:
+    cells = in_six("sweep", "six.yaml")["cells"]
     assert [cell["ordering"] for cell in cells] == ["baseline-v1", "relu-ic-conv"]
     runs = package.load_runs(six[0] / "results")
     expected = runs[runs["ordering"] == "relu-ic-conv"]["test_accuracy"].mean()
@@ -232,19 +239,19 @@ def test_what_to_type_next_can_be_typed(six: tuple[Path, str]) -> None:
     assert "test_accuracy" in typed.stdout
 
 
-def test_looking_at_a_finished_sweep(six: tuple[Path, str], icbench: Icbench) -> None:
-    (status,) = icbench_in(six[0], "status")
+def test_looking_at_a_finished_sweep(in_six: Callable[..., Any], icbench_here: Icbench) -> None:
+    (status,) = in_six("status")
     assert (status["name"], status["total"], status["finished"], status["waiting"]) == ("six", 6, 6, 0)
-    plan = icbench_in(six[0], "plan", "six.yaml")
+    plan = in_six("plan", "six.yaml", "--no-build")
     assert (plan["runs"], len(plan["finished"]), plan["missing"], plan["packs"]) == (6, 6, [], [])
     run_id = plan["finished"][0]
-    shown = icbench_in(six[0], "show", run_id[:6])
+    shown = in_six("show", run_id[:6])
     assert shown["run_id"] == run_id
     assert [row["epoch"] for row in shown["epoch_rows"]] == [1, 2]
-    assert "test_accuracy" in icbench("show", run_id, "--results", six[0] / "results").out
-    assert "begins with ''" in icbench("show", "", "--results", six[0] / "results").err
-    assert icbench_in(six[0], "compact")["runs"] == 6
-    assert len(package.load_runs(six[0] / "results")) == 6
+    assert "test_accuracy" in icbench_here("show", run_id).out
+    assert "begins with ''" in icbench_here("show", "").err
+    assert in_six("compact")["runs"] == 6
+    assert len(package.load_runs("results")) == 6
 
 
 def test_workers_killed_at_random_moments(undisturbed: Path, write_grid: WriteGrid, tmp_path: Path) -> None:
@@ -252,7 +259,7 @@ def test_workers_killed_at_random_moments(undisturbed: Path, write_grid: WriteGr
     write_grid(SLOW, "slow.yaml")
     chance = random.Random(0)
     deaths = 0
-    with started("sweep", "slow.yaml", cwd=tmp_path) as sweep:
+    with started("sweep", "slow.yaml", "--no-build", cwd=tmp_path) as sweep:
         progress = tmp_path / "results" / "work"
         while deaths < 4 and sweep.poll() is None:
             # A run is given up after three deaths without an epoch between: let each get somewhere.
@@ -272,12 +279,15 @@ def test_workers_killed_at_random_moments(undisturbed: Path, write_grid: WriteGr
     assert package.load_runs(tmp_path / "results")["attempts"].sum() > 4
 
 
-def test_interrupted_and_killed(undisturbed: Path, icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
+def test_interrupted_and_killed(
+    undisturbed: Path, icbench: Icbench, icbench_here: Icbench, write_grid: WriteGrid, tmp_path: Path
+) -> None:
     """By Ctrl-C, a terminal that closes, SIGTERM and kill -9, one after another; then it goes on to the same rows.
 
     Its worker notices each time and ends: one, so that the runs last until the fourth time.
     """
-    command = ("sweep", write_grid(SLOW, "slow.yaml").name, "--profile", write_grid("workers: 1", "one.yaml").name)
+    one = write_grid("workers: 1", "one.yaml").name
+    command = ("sweep", write_grid(SLOW, "slow.yaml").name, "--profile", one, "--no-build")
     stops = 0
     for ask, sent in (os.killpg, signal.SIGINT), (os.killpg, signal.SIGHUP), (os.kill, signal.SIGTERM):
         with under_way(*command, cwd=tmp_path) as (sweep, workers):
@@ -286,8 +296,8 @@ def test_interrupted_and_killed(undisturbed: Path, icbench: Icbench, write_grid:
             assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
         assert sweep.returncode == 130, sent
         assert "Nothing is lost" in err
-        assert err.endswith("To go on:\n  icbench sweep slow.yaml --profile one.yaml\n")
-        (status,) = icbench("status", "--json").json()
+        assert err.endswith("To go on:\n  icbench sweep slow.yaml --profile one.yaml --no-build\n")
+        (status,) = icbench_here("status", "--json").json()
         assert (status["running"], status["failures"]) == ([], [])
         assert len(status["interrupted"]) >= 1
         assert len(status["interrupted"]) + status["finished"] + status["waiting"] == 4
@@ -306,20 +316,21 @@ def test_interrupted_and_killed(undisturbed: Path, icbench: Icbench, write_grid:
     assert logs.count("goes on from its checkpoint") >= 3
 
 
-def test_two_sweeps_of_one_grid_at_once(undisturbed: Path, write_grid: WriteGrid, tmp_path: Path) -> None:
+def test_two_sweeps_of_one_grid_at_once(six: tuple[Path, str], write_grid: WriteGrid, tmp_path: Path) -> None:
     """Each run is trained once, by one of them; both end when all is done."""
-    command = ("sweep", write_grid(SLOW, "slow.yaml"), "--profile", write_grid("workers: 1", "one.yaml"))
+    one = write_grid("workers: 1", "one.yaml")
+    command = ("sweep", write_grid(SIX, "six.yaml"), "--profile", one, "--no-build")
     with started(*command, cwd=tmp_path) as one, started(*command, cwd=tmp_path) as two:
         outs = [sweep.communicate(timeout=120) for sweep in (one, two)]
     assert (one.returncode, two.returncode) == (0, 0), outs
     events = [
         json.loads(line)
-        for file in (tmp_path / "results" / "sweeps" / "slow" / "submissions").glob("*/worker-*.jsonl")
+        for file in (tmp_path / "results" / "sweeps" / "six" / "submissions").glob("*/worker-*.jsonl")
         for line in file.read_text().splitlines()
     ]
     began = [event["run_id"] for event in events if event["event"] == "begin"]
-    assert len(began) == len(set(began)) == 4
-    assert_same_rows(tmp_path / "results", undisturbed)
+    assert len(began) == len(set(began)) == 6
+    assert_same_rows(tmp_path / "results", six[0] / "results")
     assert (package.load_runs(tmp_path / "results")["attempts"] == 1).all()
 
 
@@ -330,7 +341,7 @@ def test_a_run_that_another_sweep_dies_on_is_taken_over(write_grid: WriteGrid, t
     lock = Lock.take(files.lock)
     assert lock is not None
     one = write_grid("workers: 1\ndevice: cpu\nengine: graph\nimages_at_once: 40", "one.yaml")
-    with started("sweep", "six.yaml", "--profile", one, cwd=tmp_path) as process:
+    with started("sweep", "six.yaml", "--profile", one, "--no-build", cwd=tmp_path) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if "waiting for 1 run that another sweep is at" in line:
@@ -345,7 +356,9 @@ def test_a_run_that_another_sweep_dies_on_is_taken_over(write_grid: WriteGrid, t
     assert "engine: eager, since there is no GPU" in (files.folder / "log.txt").read_text()
 
 
-def test_a_run_that_raises_and_a_run_that_diverges(icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
+def test_a_run_that_raises_and_a_run_that_diverges(
+    icbench: Icbench, icbench_here: Icbench, write_grid: WriteGrid, tmp_path: Path
+) -> None:
     """The rest go on; the failure has its traceback; it is tried again only when asked for."""
     sweep = grid.load(write_grid(ODD, "odd.yaml"))
     done = icbench("sweep", "odd.yaml", "--profile", write_grid("workers: 1", "one.yaml"))
@@ -359,18 +372,18 @@ def test_a_run_that_raises_and_a_run_that_diverges(icbench: Icbench, write_grid:
     assert diverged["epochs"] == 1
     assert diverged["test_accuracy"] < 0.2
     assert diverged["test_accuracy"] == diverged["test_accuracy_last10"]
-    shown = icbench("show", impossible)
+    shown = icbench_here("show", impossible)
     assert "Traceback" in shown.out
     assert "can't allocate memory" in shown.out or "not enough memory" in shown.out
-    assert icbench("show", impossible, "--json").json()["state"] == "failed"
-    (status,) = icbench("status", "--json").json()
+    assert icbench_here("show", impossible, "--json").json()["state"] == "failed"
+    (status,) = icbench_here("status", "--json").json()
     assert (status["finished"], [f["kind"] for f in status["failures"]]) == (2, ["host-oom"])
-    assert "1 failed" in icbench("plan", "odd.yaml").out
+    assert "1 failed" in icbench_here("plan", "odd.yaml", "--no-build").out
 
     ledger = Layout(tmp_path / "results").sweep("odd").ledger
-    assert icbench("sweep", "odd.yaml").code == 1
+    assert icbench_here("sweep", "odd.yaml").code == 1
     assert len(list(ledger.iterdir())) == 1  # nothing was submitted again
-    retried = icbench("sweep", "odd.yaml", "--retry-failed", "--json")
+    retried = icbench("sweep", "odd.yaml", "--retry-failed", "--no-build", "--json")
     assert retried.code == 1
     assert [f["run_id"] for f in retried.json()["failed"]] == [impossible]
     assert len(list(ledger.iterdir())) == 2
@@ -378,21 +391,21 @@ def test_a_run_that_raises_and_a_run_that_diverges(icbench: Icbench, write_grid:
 
 def test_a_run_whose_sweep_is_killed_is_never_given_up(icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
     """Everything killed, more often than a run may kill workers, each time before an epoch ends: a power cut, say."""
-    one = SLOW.replace("epochs: 6", "epochs: 1").replace(", ic-conv-relu", "").replace("seeds: 2", "seeds: 1")
+    one = SLOW.replace("epochs: 5", "epochs: 1").replace(", ic-conv-relu", "").replace("seeds: 2", "seeds: 1")
     sweep = grid.load(write_grid(one, "slow.yaml"))
     assert len(sweep.run_ids) == 1
     for death in range(4):
-        with started("sweep", "slow.yaml", cwd=tmp_path):
+        with started("sweep", "slow.yaml", "--no-build", cwd=tmp_path):
             log = Layout(tmp_path / "results").run(sweep.run_ids[0]).log
             wait_for(lambda log=log, death=death: log.exists() and log.read_text().count("attempt ") > death)
-    assert icbench("sweep", "slow.yaml").code == 0
+    assert icbench("sweep", "slow.yaml", "--no-build").code == 0
     assert package.load_runs(tmp_path / "results")["attempts"].max() == 5
 
 
 def test_a_reader_that_goes_away_ends_a_sweep(write_grid: WriteGrid, tmp_path: Path) -> None:
     """`icbench sweep ... | head -1`: not done, so not exit code 0; no worker stays behind."""
     write_grid(SLOW, "slow.yaml")
-    with started("sweep", "slow.yaml", cwd=tmp_path) as sweep:
+    with started("sweep", "slow.yaml", "--no-build", cwd=tmp_path) as sweep:
         assert sweep.stdout is not None
         sweep.stdout.readline()
         sweep.stdout.close()
@@ -417,11 +430,11 @@ def test_nohup(write_grid: WriteGrid, tmp_path: Path) -> None:
     assert len(package.load_runs(tmp_path / "results")) == 1
 
 
-def test_a_run_that_kills_its_workers_is_given_up(icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
+def test_a_run_that_kills_its_workers_is_given_up(icbench_here: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
     """As the kernel does to one that takes too much memory: three deaths without an epoch, then the next run."""
-    sweep = grid.load(write_grid(SLOW.replace("epochs: 6", "epochs: 1, batch_size: 1"), "slow.yaml"))
-    with started("sweep", "slow.yaml", "--profile", write_grid("workers: 1", "one.yaml"), cwd=tmp_path) as process:
-        assert process.stdout is not None
+    sweep = grid.load(write_grid(SLOW.replace("epochs: 5", "epochs: 1, batch_size: 1"), "slow.yaml"))
+    one = write_grid("workers: 1", "one.yaml")
+    with started("sweep", "slow.yaml", "--profile", one, "--no-build", cwd=tmp_path) as process:
         target = None
         folder = tmp_path / "results" / "sweeps" / "slow" / "submissions"
 
@@ -442,7 +455,7 @@ def test_a_run_that_kills_its_workers_is_given_up(icbench: Icbench, write_grid: 
         os.killpg(process.pid, signal.SIGINT)
         process.communicate(timeout=60)
     assert target in sweep.run_ids
-    shown = icbench("show", target, "--json").json()
+    shown = icbench_here("show", target, "--json").json()
     assert (shown["state"], shown["kind"]) == ("failed", "died")
     assert "3 workers in a row died on it" in shown["message"]
 
@@ -464,8 +477,9 @@ def test_a_worker_that_cannot_start_is_said(write_grid: WriteGrid, tmp_path: Pat
 
 def test_a_live_display_on_a_terminal(write_grid: WriteGrid, tmp_path: Path) -> None:
     write_grid(SIX, "six.yaml")
+    write_grid("workers: 1", "one.yaml")
     leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "icbench", "sweep", "six.yaml"]
+    command = [sys.executable, "-m", "icbench", "sweep", "six.yaml", "--profile", "one.yaml", "--no-build"]
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment(TERM="xterm", COLUMNS="150"), stdout=follower, stderr=follower
     ) as sweep:
@@ -486,13 +500,13 @@ def test_a_live_display_on_a_terminal(write_grid: WriteGrid, tmp_path: Path) -> 
 
 
 def test_a_name_that_was_another_grid_s(
-    six: tuple[Path, str], icbench: Icbench, write_grid: WriteGrid, tmp_path: Path
+    six: tuple[Path, str], icbench_here: Icbench, write_grid: WriteGrid, tmp_path: Path
 ) -> None:
     shutil.copytree(six[0] / "results", tmp_path / "results")
     write_grid(SIX.replace("seeds: 3", "seeds: [0]"), "other.yaml")
-    assert icbench("sweep", "other.yaml").err == ""
+    assert icbench_here("sweep", "other.yaml").err == ""
     write_grid(SIX.replace("seeds: 3", "seeds: [1]"), "other.yaml")
-    assert "other was the name of another grid here" in icbench("sweep", "other.yaml").err
+    assert "other was the name of another grid here" in icbench_here("sweep", "other.yaml").err
 
 
 def test_two_grids_share_their_runs(
@@ -500,5 +514,6 @@ def test_two_grids_share_their_runs(
 ) -> None:
     shutil.copytree(six[0] / "results", tmp_path / "results")
     write_grid(SIX.replace("seeds: 3", "seeds: [2, 3]"), "more.yaml")
-    assert "2 of 4 runs to do" in icbench("sweep", "more.yaml").out
+    one = write_grid("workers: 1", "one.yaml")
+    assert "2 of 4 runs to do" in icbench("sweep", "more.yaml", "--profile", one, "--no-build").out
     assert len(package.load_runs(tmp_path / "results")) == 8
