@@ -65,8 +65,8 @@ def drawn(search: Search, cell: SearchCell, count: int, seed: int = 0) -> list[V
     for _ in range(count):
         values: dict[str, Any] = {}
         for dimension in cell.space.dimensions:
-            points = dimension.points()
-            if points is not None:
+            if dimension.count is not None:
+                points = dimension.points()
                 values[dimension.name] = points[random.integers(len(points))]
             elif dimension.log:
                 values[dimension.name] = float(np.exp(random.uniform(np.log(dimension.low), np.log(dimension.high))))

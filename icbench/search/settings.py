@@ -128,6 +128,12 @@ class Search:
         """The first of them, by which learning curves are judged while they grow."""
         return self.objectives[0]
 
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """All that is searched in any of the cells."""
+        every = {each.path: each for cell in self.cells for each in cell.space.parameters}
+        return tuple(every.values())
+
     def trials_of(self, cell: SearchCell) -> int:
         """How many trials a cell's study has: as many for all, but one where there is nothing to search for."""
         if not cell.space.parameters:

@@ -128,8 +128,7 @@ class SearchReport:
     def settings(self) -> list[tuple[str, str]]:
         """How the search goes."""
         search = self.search
-        every = {each.path: each for cell in search.cells for each in cell.space.parameters}
-        ranges = [_range(each) for each in every.values()]
+        ranges = [_range(each) for each in search.parameters]
         return [
             ("parameters", "; ".join(ranges)),
             ("objective", ", ".join(each.title for each in search.objectives)),
