@@ -159,9 +159,8 @@ def _places(dimension: Parameter) -> Floats:
     if dimension.choices:
         numbers = [number_of(dimension, label) for label, _ in dimension.choices]
         return np.linspace(min(numbers), max(numbers), _POINTS)
-    points = dimension.points()
-    if points is not None and len(points) <= 2 * _POINTS:
-        return np.array(points, dtype=float)
+    if dimension.count is not None and dimension.count <= 2 * _POINTS:
+        return np.array(dimension.points(), dtype=float)
     spaced = np.geomspace if dimension.log else np.linspace
     return np.asarray(spaced(dimension.low, dimension.high, _POINTS))
 
