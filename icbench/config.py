@@ -37,6 +37,9 @@ class Variant:
         """In words, without the options that are as in `defaults`."""
         return str(replace(self, options=tuple(each for each in self.options if each not in defaults.items())))
 
+    def without(self, option: str) -> "Variant":
+        return replace(self, options=tuple(each for each in self.options if each[0] != option))
+
     def canonical(self) -> dict[str, Scalar]:
         return {"name": self.name, **dict(self.options)}
 

@@ -191,6 +191,8 @@ def test_our_own_sweeps_can_be_reported(tmp_path: Path) -> None:
     from icbench.report.treatments import contrasts
 
     for file in sorted((REPOSITORY / "sweeps").glob("*.yaml")):
+        if "\nsearch:" in file.read_text():
+            continue
         every = contrasts(load(file))
         assert every
         assert len({(c.treatment, c.stratum) for c in every}) == len(every), file

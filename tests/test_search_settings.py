@@ -458,7 +458,12 @@ MISTAKES = {
     "more epochs than there are": (
         text(LIST, "pruner: {name: hyperband, min_resource: 11}"),
         8,
-        "min_resource is an epoch from which trials are pruned, and runs have 10.",
+        "min_resource is an epoch from which trials are pruned, and there are runs of 10.",
+    ),
+    "more epochs than some have": (
+        text("epochs: {low: 2, high: 20}", "pruner: {name: successive-halving, min_resource: 3}"),
+        8,
+        "and there are runs of 2.",
     ),
     "wilcoxon with one seed": (
         text(LIST, WILCOXON),
@@ -687,7 +692,7 @@ def test_values_make_the_runs_that_one_would_write(case: str, write_grid: WriteG
 
 def test_steps_are_what_people_write(write_grid: WriteGrid) -> None:
     def points(range_: str, name: str = "dropout") -> tuple[Value, ...]:
-        return load(write_grid, text(f"{name}: {range_}")).cells[-1].space.dimensions[0].points()
+        return load(write_grid, text(f"{name}: {range_}")).cells[-1].space.dimensions[0].points() or ()
 
     assert points("{low: 0.05, high: 0.4, step: 0.05}") == (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
     assert points("{low: 1e-16, high: 4e-16, step: 1e-16}", "weight_decay.other") == (1e-16, 2e-16, 3e-16, 4e-16)
@@ -695,6 +700,8 @@ def test_steps_are_what_people_write(write_grid: WriteGrid) -> None:
     assert points("{low: 5, high: 8}", "epochs") == (5, 6, 7, 8)
     assert all(type(point) is int for point in points("{low: 5, high: 8}", "epochs"))
     assert len(points("{low: 0, high: 0.9999, step: 0.3333}")) == 4
+    assert points(RANGE) == ()
+    assert points("{low: 5, high: 8, log: true}", "epochs") == ()
 
 
 def test_what_does_not_matter_to_a_cell_is_dropped_there(write_grid: WriteGrid) -> None:
@@ -744,6 +751,10 @@ def test_the_words_for_a_cell_leave_out_what_is_searched(write_grid: WriteGrid) 
     assert words("learning_rate: {low: 0.1, high: 0.2}", recipes) == [
         "baseline-v1 digits basic-8 recipe digits",
         "baseline-v1 digits basic-8 recipe digits epochs=3",
+    ]
+    grouped = RECIPE + FIXED + "grid: {ordering: [li2018], norm: [{name: group, groups: 4}]}\n"
+    assert words("norm.epsilon: {low: 0.1, high: 0.2}\n    dropout: [0, 0.5]", grouped) == [
+        "li2018 digits basic-8 group groups=4"
     ]
     norms = RECIPE + FIXED + "grid: {ordering: [baseline], norm: [batch, {name: batch, momentum: 0.5}]}\n"
     assert words("learning_rate: {low: 0.1, high: 0.2}", norms) == [

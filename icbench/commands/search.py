@@ -85,6 +85,7 @@ def _check(search: "Search", machine: "Profile", args: argparse.Namespace) -> No
     from icbench.commands import sweep_cluster
     from icbench.data import store
     from icbench.profile import Slurm
+    from icbench.yamlfile import Mistake
 
     corners = search.corners()
     with nullcontext() if args.no_build else drybuild.Builder(args.data) as builder:
@@ -96,7 +97,7 @@ def _check(search: "Search", machine: "Profile", args: argparse.Namespace) -> No
         used = "core-hours" if machine.device == "cpu" else "gpu-hours"
         if unit.endswith("-hours") and unit != used:
             problem = f"the budget is in {unit}, and the profile's runs use {used}."
-            raise UserError(problem, f"Write {used}.", file=args.file)
+            raise search.document.error(Mistake(("search", "budget"), problem, f"Write {used}."))
         if isinstance(machine, Slurm):
             sweep_cluster.check(corners, machine, args)
         if builder:

@@ -192,7 +192,7 @@ def _sampler(given: Variant, space: Space, seeding: Seeding, trial: int) -> "Bas
         case "random":
             return samplers.RandomSampler(seed=seed)
         case "grid":  # one order of the points for all trials
-            points = {each.name: each.points() for each in space.dimensions}
+            points = {each.name: each.points() or () for each in space.dimensions}
             return samplers.GridSampler(points, seed=seeding.of(None))
         case "qmc":  # one sequence for all trials
             return samplers.QMCSampler(

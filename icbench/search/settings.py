@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -63,7 +63,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class SearchCell:
-    """A cell of the grid with what is searched in it. config: with some values of that; key: names its study.
+    """A cell of the grid with what is searched in it. config: with the last values of that; key: names its study.
 
     baseline: the key of the cell that it is to be compared with. distinction: what tells it from others of its name.
     """
@@ -82,20 +82,17 @@ class SearchCell:
     @cached_property
     def name(self) -> str:
         """The cell, without what is searched; a star for what is always said."""
-        config = replace(self.config, dropout=None) if self._is_searched("dropout") else self.config
-        usual = {"width": family(config.dataset).width} | {
-            name: DEFAULTS[name] for name in ("norm", "weight", "activation", "procedures", "precision")
-        }
-        config = replace(config, **{name: value for name, value in usual.items() if self._is_searched(name)})
-        words = in_words(replace(config, split="test")).split()
-        for place, names in enumerate((("ordering",), ("dataset",), ("block", "depth"))):
-            if any(self._is_searched(name) for name in names):
-                told = ("*" if self._is_searched(name) else str(getattr(config, name)) for name in names)
-                words[place] = "-".join(told)
+        config, searched = self.config, [parameter.name for parameter in self.space.parameters]
+        usual: dict[str, Any] = DEFAULTS | {"width": family(config.dataset).width, "dropout": None}
+        unsaid = {name: value for name, value in usual.items() if name in searched and name != "block"}
+        for head, _, option in (name.partition(".") for name in searched):
+            variant = unsaid.get(head, getattr(config, head, None))
+            if option and isinstance(variant, Variant):
+                unsaid[head] = variant.without(option)
+        words = in_words(replace(config, **unsaid, split="test")).split()
+        for place, fields in enumerate((("ordering",), ("dataset",), ("block", "depth"))):
+            words[place] = "-".join("*" if name in searched else str(getattr(config, name)) for name in fields)
         return " ".join(words)
-
-    def _is_searched(self, field: str) -> bool:
-        return any(parameter.name == field for parameter in self.space.parameters)
 
     def runs(self, values: Mapping[str, Value], seeds: tuple[int, ...]) -> tuple[tuple[str, RunConfig], ...]:
         """The runs of a trial: one for each seed. Raises Mistake where the values do not fit together."""
@@ -181,17 +178,17 @@ def _search(document: Document) -> Search:
     sweep = grid.parse(document, _searched(parameters))
     spaces = _spaces(document, sweep, parameters)
     method = _Method.parse(section)
-    method.check(spaces, min(cell.config.recipe.epochs for cell in sweep.cells))
+    method.check(spaces)
     keys = {cell.cell_id: method.key(found) for cell, found in zip(sweep.cells, spaces, strict=True)}
     cells = tuple(
-        SearchCell(cell.config, found, keys[cell.cell_id], keys.get(sweep.baselines.get(cell.cell_id, "")))
+        SearchCell(found.last, found, keys[cell.cell_id], keys.get(sweep.baselines.get(cell.cell_id, "")))
         for cell, found in zip(sweep.cells, spaces, strict=True)
     )
     return Search(
         name=_name(sweep),
         question=sweep.question,
         text=sweep.text,
-        cells=_told_apart(cells),
+        cells=_told_apart(cells, sweep),
         trials=_whole(section, "trials", 1, _MOST_TRIALS),
         confirming_seeds=_confirming_seeds(data, section, sweep, method.seeds),
         budget=_budget(section),
@@ -248,19 +245,16 @@ def _check_choices(parameter: Parameter, spaces: list[Space]) -> None:
         seen[tuple(comes_to)] = label
 
 
-def _told_apart(cells: tuple[SearchCell, ...]) -> tuple[SearchCell, ...]:
+def _told_apart(cells: tuple[SearchCell, ...], sweep: Sweep) -> tuple[SearchCell, ...]:
     """The cells with different words: with the recipe or the norm in full where the short ones are the same."""
-    tells: list[Callable[[SearchCell], str]] = [
-        lambda cell: f"recipe {cell.config.recipe.label}",
-        lambda cell: f"norm {cell.config.norm}",
-    ]
-    for tell in tells:
+    given = [cell.config for cell in sweep.cells]
+    for every in ([f"recipe {each.recipe.label}" for each in given], [f"norm {each.norm}" for each in given]):
         told: defaultdict[str, set[str]] = defaultdict(set)
-        for each in cells:
-            told[each.words].add(tell(each))
+        for cell, said in zip(cells, every, strict=True):
+            told[cell.words].add(said)
         cells = tuple(
-            replace(each, distinction=f"{each.distinction} {tell(each)}".strip()) if len(told[each.words]) > 1 else each
-            for each in cells
+            replace(cell, distinction=f"{cell.distinction} {said}".strip()) if len(told[cell.words]) > 1 else cell
+            for cell, said in zip(cells, every, strict=True)
         )
     return cells
 
@@ -310,16 +304,17 @@ class _Method:
             _whole(section, "seed", 0, 2**31, default=0),
         )
 
-    def check(self, spaces: list[Space], epochs: int) -> None:
-        """Raise Mistake where its parts do not fit together, or not to one of the spaces, or to runs of such epochs."""
+    def check(self, spaces: list[Space]) -> None:
+        """Raise Mistake where its parts do not fit together, or not to one of the spaces."""
         at = (_SECTION, "pruner")
         if self.pruner.name != "none" and len(self.objectives) > 1:
             raise Mistake(at, "a pruner judges by one objective.", "Leave the pruner out, or all objectives but one.")
         if self.pruner.name == methods.WILCOXON and len(self.seeds) <= (least := methods.seeds_to_tell(self.pruner)):
             problem = f"wilcoxon compares seeds, and spares none of {len(self.seeds)}: it can tell from {least} on."
             raise Mistake(at, problem, f"Give {least + 1} seeds or more, or another pruner.")
+        epochs = min(config.recipe.epochs for found in spaces for config in found.corners())
         if int(dict(self.pruner.options).get("min_resource", 1)) > epochs:
-            problem = f"min_resource is an epoch from which trials are pruned, and runs have {epochs}."
+            problem = f"min_resource is an epoch from which trials are pruned, and there are runs of {epochs}."
             raise Mistake((*at, "min_resource"), problem, "Give a smaller one.")
         for found in spaces:
             if found.parameters and (wrong := methods.check(self.sampler, found, len(self.objectives))):

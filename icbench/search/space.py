@@ -81,10 +81,11 @@ class Parameter:
         step = self.step or (1.0 if self.integer and not self.log else None)
         return None if step is None else round((self.high - self.low) / step) + 1
 
-    def points(self) -> tuple[Value, ...]:
-        """All values, of one that has not endlessly many."""
-        assert self.count is not None
-        return self.ends if self.choices else tuple(self._at(index) for index in range(self.count))
+    def points(self) -> tuple[Value, ...] | None:
+        """All values; None where there are endlessly many."""
+        if self.choices or self.count is None:
+            return self.ends if self.choices else None
+        return tuple(self._at(index) for index in range(self.count))
 
     def tried(self) -> Iterator[tuple[Value, Path_]]:
         """The values that are tried out beforehand, and where each stands in the file."""
@@ -93,7 +94,7 @@ class Parameter:
             return
         yield from zip(self.ends, ((*self.path, "low"), (*self.path, "high")), strict=True)
         if self.integer and self.count is not None and self.count <= _MOST_TRIED:
-            yield from ((point, self.path) for point in self.points()[1:-1])
+            yield from ((point, self.path) for point in (self.points() or ())[1:-1])
 
     def distribution(self) -> "BaseDistribution":
         """As Optuna has it."""
