@@ -214,8 +214,7 @@ def _search(search: "Search", machine: "Profile", layout: "Layout", args: argpar
                 also = f"icbench cancel {search.name}{_results(layout)}"
                 complain(f"Its jobs go on with the runs that they have. To end them too:\n  {also}")
             return 130
-        if grid := confirm.grid(search, studies):
-            files.confirmation.write_text(grid, encoding="utf-8")
+        confirm.write(files, search, studies)
         controller.record()
     return _conclude(search, studies, layout, args, out)
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+from icbench.files import write_whole
+from icbench.layout import SweepFiles
 from icbench.search.settings import Search, SearchCell
 from icbench.search.space import Value
 from icbench.search.study import CellStudy, params
@@ -18,6 +20,14 @@ _BASELINE = "baseline"
 def name(search: Search) -> str:
     """What the confirming sweep is called."""
     return f"{search.name}-confirm"
+
+
+def write(files: SweepFiles, search: Search, studies: list[CellStudy]) -> None:
+    """Write the sweep's file; remove an older one where there is nothing to confirm."""
+    if text := grid(search, studies):
+        write_whole(files.confirmation, lambda file: file.write(text.encode()))
+    else:
+        files.confirmation.unlink(missing_ok=True)
 
 
 def grid(search: Search, studies: list[CellStudy]) -> str:

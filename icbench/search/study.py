@@ -250,12 +250,16 @@ class CellStudy:
         tally.note(state, outcome)
 
     def best(self) -> "list[FrozenTrial]":
-        """The best trial; of several objectives, those that none other beats in all. Of none, none."""
+        """The best trial, of equally good ones the first; of several objectives, those that none other beats in all."""
         from optuna.trial import TrialState
 
-        if not self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if not complete:
             return []
-        return [self.study.best_trial] if len(self.search.objectives) == 1 else self.study.best_trials
+        if len(self.search.objectives) > 1:
+            return self.study.best_trials
+        sign = 1 if self.search.objective.direction == "maximize" else -1
+        return [max(complete, key=lambda each: (sign * each.values[0], -each.number))]
 
 
 def params(trial: "optuna.Trial | FrozenTrial", cell: SearchCell) -> Mapping[str, Value]:
