@@ -188,13 +188,21 @@ def test_workers_and_jobs_that_end(cluster: Cluster, searches: Searches) -> None
     assert cluster.submissions() == 1
 
 
+def a_run_cancelled(cluster: Cluster) -> list[str]:
+    """The run that has a checkpoint, unless it ends before it can be cancelled, as one that diverges does."""
+    for checkpoint in cluster.checkpoints():
+        if cluster.icbench("cancel", checkpoint.parent.name).code == 0:
+            return [checkpoint.parent.name]
+    return []
+
+
 def test_trials_that_diverge_or_fail(cluster: Cluster, searches: Searches) -> None:
     """One that diverges has the worst value; one that fails is replaced."""
     searches.write(SLOW.replace("parameters: {", "parameters: {learning_rate: [1.0e-3, 1.0e+30], "), ONE_GPU)
+    cancelled: list[str] = []
     with searches.controller() as controller:
-        cluster.wait_for_checkpoints(1)
-        (victim,) = {path.parent.name for path in cluster.checkpoints()}
-        assert cluster.icbench("cancel", victim).code == 0
+        wait_for(lambda: cancelled.extend(a_run_cancelled(cluster)) or cancelled, 120)
+        (victim,) = cancelled
         said = controller.wait()
     assert f"FAILED, run {victim} failed: somebody cancelled it" in said
     assert searches.states() == {"complete": 6, "failed": 1}
