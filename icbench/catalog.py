@@ -26,11 +26,12 @@ _FOLDERS = {
     "procedures": "train/procedures",
     "orderings": "nets/orderings",
     "optimizers": "train/optimizers",
+    "probes": "probes",
     "datasets": "data/sets",
 }
 _RECIPES = _PACKAGE / "recipes"
 
-KINDS = ("norms", "weights", "activations", "orderings", "procedures", "datasets", "recipes", "optimizers")
+KINDS = ("norms", "weights", "activations", "orderings", "procedures", "datasets", "recipes", "optimizers", "probes")
 
 # What a paragraph of a variant's docstring may be about. Norms, weights, activations and procedures have the first and
 # the last of these always.

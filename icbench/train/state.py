@@ -5,6 +5,7 @@ A checkpoint holds exactly this, so that a training that goes on from one gives 
 
 import hashlib
 import io
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,18 +60,34 @@ class State:
     correct: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
 
     @classmethod
-    def fresh(cls, config: RunConfig, device: torch.device, rank: int = 0) -> "State":
-        """A rank's state before the first step. Sets torch's global generator, which dropout draws from."""
+    def fresh(cls, config: RunConfig, device: torch.device, rank: int = 0, *, in_place: bool = True) -> "State":
+        """A rank's state before the first step. Sets torch's global generator, which dropout draws from.
+
+        in_place: the net's layers may overwrite what others gave them, so that not all can be seen afterwards.
+        """
         recipe = config.recipe
         torch.manual_seed(seeds.derive(config.seed, "initialization"))
         net = build(config)
-        work_in_place(net)
+        if in_place:
+            work_in_place(net)
         net.to(device, numerics.dtype(config.precision), memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = catalog.load("optimizers", recipe.optimizer.name).build(
             parameters.groups(net, recipe.weight_decay), recipe.learning_rate, **dict(recipe.optimizer.options)
         )
         torch.manual_seed(seeds.derive(config.seed, "dropout", *([rank] if rank else [])))
         return cls(net, optimizer, torch.zeros(2, dtype=torch.float64, device=device))
+
+    def take(self, other: "State") -> None:
+        """Become a copy of another state of the same configuration, whose net may work in place."""
+        self.net.load_state_dict(other.net.state_dict())
+        self._take_optimizer(deepcopy(other.optimizer.state_dict()["state"]))
+        self.epoch, self.step, self.seconds = other.epoch, other.step, other.seconds
+        self.rows, self.correct = list(other.rows), other.correct
+        self.sums.copy_(other.sums)
+
+    def _take_optimizer(self, state: dict[Any, Any]) -> None:
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
     def end_epoch(self, row: EpochRow, correct: torch.Tensor) -> None:
         self.rows.append(row)
@@ -110,8 +127,7 @@ class State:
             return False
         content: dict[str, Any] = torch.load(io.BytesIO(stored[32:]), map_location="cpu", weights_only=True)
         self.net.load_state_dict(content["net"])
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": content["optimizer"], "param_groups": groups})
+        self._take_optimizer(content["optimizer"])
         self.epoch, self.step, self.seconds = content["epoch"], content["step"], content["seconds"]
         self.rows = [EpochRow(**row) for row in content["rows"]]
         self.correct = content["correct"]

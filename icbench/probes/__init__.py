@@ -1,0 +1,1 @@
+"""What is measured inside a network, one probe a file; icbench/probing/ is what they share."""

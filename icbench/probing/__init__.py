@@ -1,0 +1,1 @@
+"""How probes measure: what they are given, and what they give."""
