@@ -8,10 +8,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from icbench import wording
+from icbench import recording, wording
 from icbench.architecture import family
 from icbench.config import Cell, Recipe, RunConfig, Variant, by_stage
 from icbench.errors import UserError, suggest
+from icbench.recording import NOTHING, Recording
 from icbench.resolve import (
     DEFAULTS,
     REQUIRED,
@@ -28,7 +29,10 @@ from icbench.resolve import (
 )
 from icbench.yamlfile import Document, Mistake, Path_, read
 
-KEYS = ("name", "question", "recipe", "fixed", "grid", "zip", "include", "exclude", "seeds", "baseline")
+KEYS = (
+    *("name", "question", "recipe", "fixed", "grid", "zip", "include", "exclude", "seeds", "baseline"),
+    *recording.KEYS,
+)
 _MOST_SEEDS = 10_000
 _OWN_BASELINE = "baseline"
 
@@ -47,6 +51,7 @@ class Sweep:
     baselines: dict[str, str]
     document: Document = dataclasses.field(repr=False, compare=False)
     given: dict[str, list[Fields]] = dataclasses.field(repr=False, compare=False)
+    recording: Recording = NOTHING
 
     @property
     def run_ids(self) -> list[str]:
@@ -76,7 +81,7 @@ def parse(document: Document, searched: Fields | None = None) -> Sweep:
     it, since they are searched for, each with some value.
     """
     data = document.data
-    keys = KEYS if searched is None else (*KEYS, "search")
+    keys = KEYS if searched is None else (*(key for key in KEYS if key not in recording.KEYS), "search")
     if not isinstance(data, dict):
         raise Mistake((), "the file holds no grid.", f"A grid maps some of these keys to values: {', '.join(keys)}.")
     for key in data:
@@ -94,6 +99,7 @@ def parse(document: Document, searched: Fields | None = None) -> Sweep:
         baselines=_baselines(data, cells, given),
         document=document,
         given=given,
+        recording=recording.parse(data, max(cell.config.recipe.epochs for cell in cells.values())),
     )
 
 

@@ -19,6 +19,7 @@ from icbench.layout import Layout, SubmissionFiles
 from icbench.locks import Lock
 from icbench.plan import Pack
 from icbench.profile import Local
+from icbench.recording import NOTHING, Recording
 from icbench.work.assignment import Assignment, terms
 from icbench.work.handout import Handout
 from icbench.work.worker import work
@@ -51,7 +52,8 @@ class LocalJobs:
     """The workers of one submission on this machine; each is a submitit job. As a context: leaving it stops them.
 
     estimate: what the ledger notes of what was expected of the packs. workers: how many there are of an open
-    submission, whose runs are handed out as they work (work/handout.py); None: one for each pack.
+    submission, whose runs are handed out as they work (work/handout.py); None: one for each pack. recording: what is
+    measured and kept of each run on its way.
     """
 
     layout: Layout
@@ -61,6 +63,7 @@ class LocalJobs:
     data: Path | None
     estimate: dict[str, Any] | None = None
     workers: int | None = None
+    recording: Recording = NOTHING
     _entry: ledger.Entry = field(init=False)
     _workers: dict[int, _Worker] = field(default_factory=dict)
     _jobs: list[str] = field(default_factory=list)
@@ -148,6 +151,7 @@ class LocalJobs:
             None if self.data is None else self.data.resolve(),
             heartbeat_seconds=_HEARTBEAT_SECONDS,
             durable=False,
+            recording=self.recording,
         )
         gpu = gpus[index % len(gpus)] if gpus else None
         assignment = Assignment(**vars(alike), index=index, gpu=gpu, incarnation=alike.submission)

@@ -21,6 +21,7 @@ from icbench.files import write_whole
 from icbench.layout import Layout
 from icbench.plan import Pack, Run
 from icbench.profile import Slurm
+from icbench.recording import NOTHING, Recording
 from icbench.values import Scalar
 from icbench.work.assignment import terms
 from icbench.work.handout import Handout
@@ -97,11 +98,12 @@ def submit(
     live: list[Live],
     weigh: Callable[[RunConfig], float] = plan.cost,
     estimate: Callable[[list[Pack]], dict[str, Any]] | None = None,
+    recording: Recording = NOTHING,
 ) -> Submitted:
     """Submit jobs for the missing runs and enter them in the ledger. The caller holds the lock `layout.submitting`.
 
     `live`, the submissions in the queue, count against `max_jobs_at_once` too. weigh, estimate: how long a run takes,
-    and what the ledger notes of what was expected of the packs.
+    and what the ledger notes of what was expected of the packs. recording: what is measured and kept of each run.
 
     Raises SlurmError when the cluster takes none. It may take some; these then do all runs between them.
     """
@@ -109,7 +111,7 @@ def submit(
     jobs = _allowed(wanted, profile, cluster)
     packs = plan.packs(missing, min(jobs * profile.slots, len(missing)), weigh)
     entry = ledger.Entry.new(sweep, profile, packs, cluster.name, estimate(packs) if estimate else None)
-    return _submit(layout, entry, packs, wanted, jobs, profile, data, cluster, live)
+    return _submit(layout, entry, packs, wanted, jobs, profile, data, cluster, live, recording=recording)
 
 
 def submit_open(
@@ -145,10 +147,11 @@ def _submit(
     live: list[Live],
     *,
     is_open: bool = False,
+    recording: Recording = NOTHING,
 ) -> Submitted:
     # Not resolved: what is a link here may lead elsewhere on a node.
     code = frozen.freeze(layout).absolute()
-    share = _share(profile, Layout(layout.root.absolute()), entry.sweep, entry.submission, data)
+    share = _share(profile, Layout(layout.root.absolute()), entry.sweep, entry.submission, data, recording)
     share.files.submitit.mkdir(parents=True)
     if is_open:
         Handout(layout, entry).give(packs[0])
@@ -173,7 +176,7 @@ def _submit(
     return Submitted(entry, taken)
 
 
-def _share(profile: Slurm, layout: Layout, sweep: str, submission: str, data: Path) -> Share:
+def _share(profile: Slurm, layout: Layout, sweep: str, submission: str, data: Path, recording: Recording) -> Share:
     """The first job's; those of the others begin at other packs."""
     return Share(
         terms=terms(
@@ -184,6 +187,7 @@ def _share(profile: Slurm, layout: Layout, sweep: str, submission: str, data: Pa
             data.absolute(),
             heartbeat_seconds=_HEARTBEAT_SECONDS,
             durable=True,
+            recording=recording,
         ),
         first=0,
         slots=profile.slots,

@@ -100,6 +100,7 @@ def _submit(
                     live,
                     costing.weigh,
                     costing.for_ledger,
+                    sweep.recording,
                 )
             if submitted.remark:
                 out.print(submitted.remark)

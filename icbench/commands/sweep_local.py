@@ -41,7 +41,9 @@ def run(sweep: "Sweep", layout: "Layout", machine: "Local", args: argparse.Names
         while todo.missing:
             packs = plan.packs(todo.missing, machine.workers, costing.weigh)
             expected = costing.for_ledger(packs)
-            with launch.LocalJobs(layout, sweep.name, packs, machine, args.data, expected) as jobs:
+            with launch.LocalJobs(
+                layout, sweep.name, packs, machine, args.data, expected, recording=sweep.recording
+            ) as jobs:
                 progress.follow(jobs)
             _wait_for_others(sweep, layout, progress)
             todo = compare(sweep, layout)

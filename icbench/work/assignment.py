@@ -7,12 +7,14 @@ from pathlib import Path
 from icbench import kinds
 from icbench.layout import Layout, SubmissionFiles
 from icbench.profile import Profile
+from icbench.recording import NOTHING, Recording
 
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
     """What all workers of a submission are told alike. engine, images_at_once: see train/engines.py. ranks: the
-    processes that train a run together. durable: whether checkpoints must outlast a crash of the machine.
+    processes that train a run together. durable: whether checkpoints must outlast a crash of the machine. recording:
+    what is measured and kept of each run on its way.
     """
 
     results: Path
@@ -27,6 +29,7 @@ class Terms:
     images_at_once: int | None = None
     ranks: int = 1
     durable: bool = False
+    recording: Recording = NOTHING
 
     @property
     def files(self) -> SubmissionFiles:
@@ -42,6 +45,7 @@ def terms(
     *,
     heartbeat_seconds: float,
     durable: bool,
+    recording: Recording,
 ) -> Terms:
     """Those of a submission under a profile. The paths should not hang on the working directory."""
     return Terms(
@@ -57,6 +61,7 @@ def terms(
         images_at_once=profile.images_at_once,
         ranks=profile.ranks,
         durable=durable,
+        recording=recording,
     )
 
 
