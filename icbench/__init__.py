@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from icbench.results import load_epochs as load_epochs
+    from icbench.results import load_probes as load_probes
     from icbench.results import load_runs as load_runs
 
 __version__ = "0.1.0"
 
-_LAZY = ("load_epochs", "load_runs")
+_LAZY = ("load_epochs", "load_probes", "load_runs")
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ from icbench.commands import (
     list_,
     logs,
     plan,
+    probe,
     report,
     search,
     show,
@@ -24,7 +25,7 @@ from icbench.commands import (
 )
 from icbench.console import exit_code
 
-_COMMANDS = (sweep, search, plan, status, report, show, logs, cancel, list_, compact, data, doctor, bench)
+_COMMANDS = (sweep, search, plan, status, report, probe, show, logs, cancel, list_, compact, data, doctor, bench)
 
 
 def main(words: Sequence[str] | None = None) -> int:

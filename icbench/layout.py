@@ -44,6 +44,11 @@ class RunFiles:
         return self.folder / "curve.jsonl"
 
     @property
+    def probes(self) -> Path:
+        """What probes have measured so far: a JSON file an epoch and probe."""
+        return self.folder / "probes"
+
+    @property
     def pruned(self) -> Path:
         """Which search stopped the run before its end, and after which epoch, as JSON; its checkpoint is kept."""
         return self.folder / "pruned.json"
@@ -192,6 +197,10 @@ class Layout:
     def canaries(self) -> Path:
         """What canaries measured: one JSON file for each net and place."""
         return self.root / "canaries"
+
+    def kept(self, run_id: str) -> Path:
+        """The folder of a run's checkpoints that are kept."""
+        return self.root / "checkpoints" / run_id
 
     @property
     def studies(self) -> Path:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLES = ("epochs", "runs")
+# A run has rows there if its network was measured; it is finished without.
+PROBES = "probes"
 
 # From so many small files on, DuckDB reads them: of 20,000 runs in 12.5 s of processor time where pyarrow takes 33 s.
 # Below, importing it takes longer.
@@ -91,7 +93,18 @@ _EPOCHS = {
     "seconds": "float64",
     "test_top5_accuracy": "float64",
 }
-_COLUMNS = {"runs": _RUNS, "epochs": _EPOCHS}
+_PROBES = {
+    "run_id": "string",
+    "epoch": "int32",  # after which; 0: before the first step
+    "layer": "string",  # the module's name in the net; empty: of the net as a whole
+    "probe": "string",
+    "statistic": "string",
+    "value": "float64",
+    "standard_error": "float64",  # null where it is not known
+    "n": "int64",  # observations that the value is made of: what of, the probe's own words say
+    "options": "string",  # the probe's, JSON
+}
+_COLUMNS = {"runs": _RUNS, "epochs": _EPOCHS, PROBES: _PROBES}
 
 
 def configured(run_id: str, config: RunConfig) -> dict[str, Any]:
@@ -134,6 +147,11 @@ def write_run(layout: Layout, run: dict[str, Any], epochs: list[dict[str, Any]])
         _write_rows(layout.row(table, run["run_id"]), table, rows)
 
 
+def write_probes(layout: Layout, run_id: str, rows: list[dict[str, Any]]) -> None:
+    """Write all that probes measured in a run, in place of what was written of it before."""
+    _write_rows(layout.row(PROBES, run_id), PROBES, [{"run_id": run_id, **row} for row in rows])
+
+
 def finished(layout: Layout) -> set[str]:
     """The ids of all finished runs, from the names of files and the manifest of compaction alone."""
     return set.intersection(*(set(_small_files(layout, table)) for table in TABLES)) | _compacted(layout)
@@ -167,6 +185,38 @@ def load_epochs(results: str | Path = "results", run_ids: Collection[str] | None
     """
     frame: pd.DataFrame = read(existing(results), "epochs", run_ids).to_pandas()
     return frame
+
+
+def load_probes(results: str | Path = "results", run_ids: Collection[str] | None = None) -> "pd.DataFrame":
+    """One row a statistic that a probe measured in a finished run, in the order of run ids, epochs and layers.
+
+    Of all runs under `results`, or of `run_ids` alone. Raises UserError when there is no such directory.
+    """
+    frame: pd.DataFrame = read_probes(existing(results), run_ids).to_pandas()
+    return frame
+
+
+def read_probes(layout: Layout, run_ids: Collection[str] | None = None) -> "pa.Table":
+    """What probes measured, of all finished runs or of those in `run_ids`, by run id.
+
+    Each run's rows come from its own file, to which more may have been added since it was compacted, if it has one.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    wanted = finished(layout) if run_ids is None else finished(layout) & set(run_ids)
+    small = {run_id: file for run_id, file in _small_files(layout, PROBES).items() if run_id in wanted}
+    names = schema(PROBES).names
+    parts = [_dataset([small[run_id] for run_id in sorted(small)], PROBES, names)]
+    file = layout.compacted_table(PROBES)
+    if file.exists() and len(small) < len(wanted):
+        compacted = _dataset([file], PROBES, names)
+        parts.append(
+            compacted.filter(pc.is_in(compacted["run_id"], pa.array(sorted(wanted - set(small)), pa.string())))
+        )
+    rows = pa.concat_tables(parts)
+    at = pa.array(range(len(rows)), pa.int64())  # so that each run's rows stay in their order
+    return rows.take(pc.sort_indices(rows.append_column("at", at), [("run_id", "ascending"), ("at", "ascending")]))
 
 
 def read(
@@ -215,6 +265,9 @@ def compact(layout: Layout) -> int:
             target = layout.compacted_table(table)
             remove_leftovers(target)
             write_whole(target, lambda file, whole=whole: pq.write_table(whole, file))  # type: ignore[misc]
+        measured = read_probes(layout, done)
+        if len(measured):
+            write_whole(layout.compacted_table(PROBES), lambda file: pq.write_table(measured, file))
         write_json(layout.manifest, {"run_ids": sorted(done)})
     return len(done)
 

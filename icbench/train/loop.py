@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -70,17 +70,23 @@ def train(
     *,
     durable: bool = False,
     engine: Engine = EAGER,
+    observe: Callable[[State], None] = lambda _: None,
 ) -> tuple[State, bool]:
     """Train to the end; return the final state and whether it diverged.
 
     A training loss that is not finite ends it, with its epoch; one that ends with such a test loss diverged as well.
     Goes on from `checkpoint` where there is one, and stores one there after each epoch. Raises Stopped.
     With `durable`, checkpoints outlast a crash of the machine, and take longer to write.
+    Every rank calls `observe` before the first step and after each epoch, when its checkpoint is stored, and again where
+    the training goes on from there. It must leave the state as it is.
     The batches are the same however many `ranks` share them; what one rank's watcher wishes, all do. Raises PeerLost.
     """
     training = _Training(config, data, checkpoint, watcher, ranks, durable, engine)
+    if training.state.step == 0:
+        observe(training.state)
     while training.goes_on():
         training.epoch()
+        observe(training.state)
     end = training.state.rows[-1]
     return training.state, not (math.isfinite(end.train_loss) and math.isfinite(end.test_loss))
 

@@ -61,22 +61,22 @@ class Equipment:
         )
         if key not in self._data:
             self._data.clear()
-            make = self._streamed if store.is_sharded(config.dataset) else self._on_device
-            self._data[key] = make(config)
+            self._data[key] = source(config, self.assignment.data, self.device, self.assignment.threads)
         return self._data[key]
 
-    def _on_device(self, config: RunConfig) -> Source:
-        return DeviceData(
-            store.split(store.load(config.dataset, self.assignment.data), config.split),
-            pixel_maximum=catalog.load("datasets", config.dataset).PIXEL_MAXIMUM,
-            subtract_mean=config.recipe.subtract_pixel_mean,
-            standardize_channels=config.recipe.standardize_channels,
-            augmentation=config.recipe.augmentation,
-            device=self.device,
-        )
 
-    def _streamed(self, config: RunConfig) -> Source:
-        return streamed(config, self.assignment.data, self.device, self.assignment.threads, cores())
+def source(config: RunConfig, data: Path | None, device: torch.device, threads: int) -> Source:
+    """The data of a run, on the device or from shards, for a process with so many CPU threads."""
+    if store.is_sharded(config.dataset):
+        return streamed(config, data, device, threads, cores())
+    return DeviceData(
+        store.split(store.load(config.dataset, data), config.split),
+        pixel_maximum=catalog.load("datasets", config.dataset).PIXEL_MAXIMUM,
+        subtract_mean=config.recipe.subtract_pixel_mean,
+        standardize_channels=config.recipe.standardize_channels,
+        augmentation=config.recipe.augmentation,
+        device=device,
+    )
 
 
 def streamed(config: RunConfig, data: Path | None, device: torch.device, threads: int, cores: int) -> "StreamedData":

@@ -14,6 +14,7 @@ from icbench.train.ranks import PeerLost, Ranks
 from icbench.work.assignment import WAITING, Assignment, Outcome
 from icbench.work.equipment import Equipment
 from icbench.work.meeting import meet
+from icbench.work.recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +47,9 @@ def _train(run_id: str, config: "RunConfig", equipment: Equipment, ranks: Ranks)
     data, assignment = equipment.data(config), equipment.assignment
     try:
         engine = choose(assignment.engine, config, data, ranks, assignment.images_at_once)
-        train(config, data, files.checkpoint, _Silent(equipment.pulse), ranks, engine=engine)
+        kept = equipment.layout.kept(run_id)
+        recorder = Recorder(assignment.recording, config, data, ranks, files, kept, say_in_log)
+        train(config, data, files.checkpoint, _Silent(equipment.pulse), ranks, engine=engine, observe=recorder)
     except Stopped:
         return  # the first rank says what comes next
     except PeerLost:

@@ -7,6 +7,7 @@ sweeps, may be given the same runs: each is done once. torch is imported only wh
 import math
 import os
 import pickle
+import shutil
 import socket
 import sys
 import time
@@ -270,12 +271,14 @@ class _Worker:
         from icbench.train.engines import choose
         from icbench.train.evaluation import Stopped
         from icbench.train.loop import train
+        from icbench.work.recorder import Recorder
 
         asked = self._assignment
         engine = choose(asked.engine, config, data, self._ranks, asked.images_at_once)
         if engine.reason:
             write(f"engine: {engine}, since {engine.reason}")
         files.pruned.unlink(missing_ok=True)
+        recorder = Recorder(asked.recording, config, data, self._ranks, files, self._layout.kept(run_id), write)
         watcher = self._equipment.pulse.watch(files, config, self._submission.stop(run_id), write)
         try:
             self._ranks.broadcast(pickle.dumps((run_id, config)))
@@ -287,6 +290,7 @@ class _Worker:
                 self._ranks,
                 durable=self._assignment.durable,
                 engine=engine,
+                observe=recorder,
             )
         except Stopped:
             self._leave(run_id, files, attempts, watcher, write)
@@ -298,6 +302,7 @@ class _Worker:
             "engine": str(engine),
             "images_at_once": engine.images_at_once,
         }
+        recorder.write(self._layout, run_id)
         write_run(self._layout, row, [{"run_id": run_id, **asdict(epoch)} for epoch in state.rows])
         write(
             "diverged: the loss is not finite"
@@ -410,3 +415,4 @@ def _clear(files: RunFiles) -> None:
     """Remove what a finished run no longer needs. The lock stays: without its file, two might hold it."""
     for file in (files.checkpoint, files.progress, files.attempts, files.curve, files.pruned):
         file.unlink(missing_ok=True)
+    shutil.rmtree(files.probes, ignore_errors=True)
