@@ -74,8 +74,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"{plural(rows, 'new row')} of {plural(len(finished), 'run')}: icbench.load_probes({str(layout.root)!r})")
     if lacking:
         complain(
-            f"Of {plural(len(lacking), 'run')}, {lacking[0]} for one, no checkpoints were kept at some of these epochs. "
-            "A grid with keep_checkpoints has them kept while its runs are trained."
+            f"Of {plural(len(lacking), 'run')}, {lacking[0]} for one, no checkpoints were kept at some of these epochs."
+            " A grid with keep_checkpoints has them kept while its runs are trained."
         )
     return 1 if lacking else 0
 

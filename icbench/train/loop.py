@@ -77,8 +77,8 @@ def train(
     A training loss that is not finite ends it, with its epoch; one that ends with such a test loss diverged as well.
     Goes on from `checkpoint` where there is one, and stores one there after each epoch. Raises Stopped.
     With `durable`, checkpoints outlast a crash of the machine, and take longer to write.
-    Every rank calls `observe` before the first step and after each epoch, when its checkpoint is stored, and again where
-    the training goes on from there. It must leave the state as it is.
+    Every rank calls `observe` before the first step and after each epoch, whose checkpoint is stored by then, and again
+    where the training goes on from there. It must leave the state as it is.
     The batches are the same however many `ranks` share them; what one rank's watcher wishes, all do. Raises PeerLost.
     """
     training = _Training(config, data, checkpoint, watcher, ranks, durable, engine)
