@@ -71,7 +71,7 @@ class Subject:
         """
         return self.data.train_batch(self._unchanged, start, stop, dtype(self.config.precision))
 
-    def batches(self, images: int, size: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def batch_ranges(self, images: int, size: int = 0) -> Iterator[tuple[int, int]]:
         """The first `images` of them, or all where there are fewer, in batches of `size` (default: the recipe's) or,
         to keep all alike for batch statistics, up to 1 less: none has fewer than size / 2 unless there is but one.
         """
@@ -79,13 +79,21 @@ class Subject:
         count = min(images, self.data.train_count)
         parts = max(1, round(count / size))
         for index in range(parts):
-            yield self.images(index * count // parts, (index + 1) * count // parts)
+            yield index * count // parts, (index + 1) * count // parts
+
+    def batches(self, images: int, size: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images and labels of `batch_ranges`."""
+        for start, stop in self.batch_ranges(images, size):
+            yield self.images(start, stop)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(B, classes) in float32 at least, in the net's present mode, with their graph."""
+        with autocast(self.config.precision, self.data.device):
+            return exact(self.net(images))
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """The mean cross-entropy, in nats, in the net's present mode: a scalar with its graph."""
-        with autocast(self.config.precision, self.data.device):
-            loss: Tensor = cross_entropy(self.net(images), labels)
-        return loss
+        return cross_entropy(self.logits(images), labels)
 
     def steps(self, count: int) -> Iterator[int]:
         """Train on: yield before the first step and after each of `count`, or of as many as an epoch has, the number of
@@ -104,6 +112,11 @@ class Subject:
             eager(*self._course.batch(epoch, step))
             self._upkeep.after_step(before + step + 1, ALONE)
             yield step + 1
+
+
+def exact(values: Tensor) -> Tensor:
+    """In float32 at least."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 @contextmanager

@@ -36,10 +36,10 @@ class CosineConvolution(Replacement):
     def forward(self, x: Tensor) -> Tensor:
         directions = self.weight / torch.linalg.vector_norm(self.weight, dim=(1, 2, 3), keepdim=True)
         products = self._conv_forward(x, directions, None)
-        cosines: Tensor = products * self._inverse_lengths(x)
+        cosines: Tensor = products * self.inverse_lengths(x)
         return cosines.to(products.dtype)
 
-    def _inverse_lengths(self, x: Tensor) -> Tensor:
+    def inverse_lengths(self, x: Tensor) -> Tensor:
         """1 / |patch|, or 0 for a patch of zeros: (N, 1, H', W'), float32 at least."""
         squares = x.to(torch.promote_types(x.dtype, torch.float32)).square().sum(dim=1, keepdim=True)
         # A sum over windows, as a convolution with ones is, but never in bfloat16 or TF32 and never below 0.
