@@ -39,7 +39,7 @@ def gated_mutual_information(information: ArrayLike, keep: ArrayLike, *, shared:
     it is the information between the values together with their gates.
     """
     i, p = np.asarray(information, dtype=float), np.asarray(keep, dtype=float)
-    return p * i + binary_entropy(p) if shared else p**2 * i
+    return np.asarray(p * i + binary_entropy(p) if shared else p**2 * i)
 
 
 def gated_correlation(
