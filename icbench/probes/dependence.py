@@ -20,6 +20,7 @@ entropy: in nats, of the same bins. expectation, zero_share: E x, P(x = 0); with
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import isqrt
 
 import numpy as np
 import torch
@@ -38,13 +39,15 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
+_IMAGES_PER_CELL = 8
+
 # What alpha dropout drops a value to, before it scales and shifts all (Klambauer et al. 2017, section 2): SELU's limit.
 _SELU_LIMIT = -1.7580993408473766
 
 
 def build(*, images: PositiveInt = 2048, pairs: PositiveInt = 64, bins: PositiveInt = 16) -> Probe:
     """`images`: how many are looked at; `pairs`: of channels, at each layer at most; `bins`: of a variable without
-    zeros. An information's bias grows with bins^2 / images, even corrected: 8 images a cell are enough.
+    zeros, but so many only that 8 images fall to each cell of a pair: with fewer even a corrected estimate has a bias.
     """
 
     def probe(subject: Subject) -> Iterator[Measurement]:
@@ -142,8 +145,11 @@ class _Choose:
     def positions(self, x: Tensor) -> tuple[Tensor, ...]:
         """An index into x with its channels last: each image, and a random position of it."""
         images, shape = torch.arange(len(x)), x.shape[2:]
+        if not shape:
+            return (images,)
         drawn = torch.randint(shape.numel(), (len(x),), generator=self.generator)
-        return images, *(torch.unravel_index(drawn, shape) if shape else ())
+        # NumPy's, since torch's imports sympy, for seconds.
+        return images, *map(torch.from_numpy, np.unravel_index(drawn.numpy(), shape))
 
 
 @dataclass(frozen=True)
@@ -178,7 +184,7 @@ def _shifted(x: Floats, zero: float) -> Floats:
     return np.where(np.isclose(x, zero, rtol=1e-6, atol=0), 0, x - zero)
 
 
-def _at_gates(layer: str, site: _Site, gate: _Gate, bins: int, generator: torch.Generator) -> Iterator[Measurement]:
+def _at_gates(layer: str, site: _Site, gate: _Gate, most: int, generator: torch.Generator) -> Iterator[Measurement]:
     before, after = site.before, site.after
     if not (np.isfinite(before).all() and np.isfinite(after).all()):
         return
@@ -190,6 +196,7 @@ def _at_gates(layer: str, site: _Site, gate: _Gate, bins: int, generator: torch.
     before, after = gate.from_zero(before, after)
     yield from report("zero_share_before", theory.estimate_mean(before == 0).mean())
     yield from report("zero_share_after", theory.estimate_mean(after == 0).mean())
+    bins = _affordable(most, len(before))
     fine = theory.codes(before, bins * gate.keep, site.batches)
     gated = theory.codes(after, bins, site.batches)
     entropy = theory.estimate_entropy(fine)
@@ -239,19 +246,24 @@ def _correlation(
     yield from report("predicted_correlation_factor", float(np.sqrt(weights @ factors**2)))
 
 
+def _affordable(most: int, images: int) -> int:
+    """A number of bins, at least 2."""
+    return min(most, max(2, isqrt(images // _IMAGES_PER_CELL)))
+
+
 def _varying(x: Floats, pairs: Integers) -> Integers:
     """The pairs neither of whose channels is constant, as dead ones are."""
     return np.asarray(pairs[(np.ptp(x, axis=0) > 0)[pairs].all(axis=1)])
 
 
-def _at_input(layer: str, site: _Site, bins: int) -> Iterator[Measurement]:
+def _at_input(layer: str, site: _Site, most: int) -> Iterator[Measurement]:
     x = site.before
     if not np.isfinite(x).all():
         return
     report = _Report(layer, len(x))
     yield from report("zero_share", theory.estimate_mean(x == 0).mean())
     if len(site.pairs):
-        binned = theory.codes(x, bins, site.batches)
+        binned = theory.codes(x, _affordable(most, len(x)), site.batches)
         yield from report("mutual_information", theory.estimate_mutual_information(binned, site.pairs).mean())
         pairs = _varying(x, site.pairs)
         if len(pairs):
