@@ -431,6 +431,17 @@ class TestSharpness:
         differences = sharpness._by_differences(Landscape(net, x, labels))(vector)
         torch.testing.assert_close(differences, hessian @ vector, rtol=1e-3, atol=1e-4)
 
+    def test_differences_of_a_whole_nets_gradients_are_as_good(self, tmp_path: Path) -> None:
+        config = configuration(f"{NETS['baseline']}, precision: float64", tmp_path)
+        data = digits(config)
+        subject = Subject(config, data, trained(config, data), "sharpness")
+        images, labels = subject.images(0, 50)
+        exact = sharpness.hessian_product(subject.net, images, labels)
+        vector = torch.randn(sum(p.numel() for p in subject.net.parameters()), dtype=torch.float64)
+        product = exact(vector)
+        differences = sharpness._by_differences(Landscape(subject.net, images, labels))(vector)
+        assert torch.linalg.vector_norm(differences - product) < 1e-2 * torch.linalg.vector_norm(product)
+
     def test_the_largest_eigenvalue_and_how_far_it_may_be_off(self, small: tuple[Small, Tensor, Tensor]) -> None:
         net, x, labels = small
         eigenvalues = torch.linalg.eigvalsh(self.exact(net, x, labels))
