@@ -28,7 +28,7 @@ def test_a_docstring_has_source_formula_and_needs(kind: str, name: str) -> None:
     assert len(labels) == len(set(labels))
 
 
-@pytest.mark.parametrize("kind", catalog.KINDS[:-2])
+@pytest.mark.parametrize("kind", [kind for kind in catalog.KINDS if kind != "recipes"])
 def test_nothing_of_a_docstring_is_lost(kind: str) -> None:
     for name in catalog.names(kind):
         said = [catalog.summary(kind, name)]

@@ -186,6 +186,26 @@ class TestLayers:
                 loss = cross_entropy(net(x[image : image + 1]), labels[image : image + 1])
                 torch.testing.assert_close(gradient, torch.autograd.grad(loss, layer.weight)[0].flatten(1))
 
+    @pytest.mark.parametrize("norm", ["batch", "virtual"])
+    def test_they_are_in_whole_nets_too(self, norm: str, tmp_path: Path) -> None:
+        """With dropout, batch statistics, and a reference batch, which takes its part in the batch's gradient alone."""
+        config = configuration(f"{RESIDUAL}, ordering: relu-ic-conv, norm: {norm}, precision: float64", tmp_path)
+        data = digits(config)
+        subject = Subject(config, data, trained(config, data), "magnitudes")
+        seen: list[Backward] = []
+        with backwards(subject.net, seen.append):
+            subject.loss(*subject.images(0, 40)).backward()  # type: ignore[no-untyped-call]
+        layers = weight_layers(subject.net)
+        assert {passage.at.name for passage in seen} == set(layers)
+        for passage in seen:
+            gradient = layers[passage.at.name].weight.grad
+            assert gradient is not None
+            torch.testing.assert_close(passage.by_filters(), gradient.flatten(1))
+            images = torch.cat(list(passage.by_filters_of_each_image()), dim=1)
+            assert len(images) == len(passage.at.activations()) == len(passage.by_outputs()) == 40
+            if norm == "batch":
+                torch.testing.assert_close(images.mean(0), gradient.flatten(1))
+
     def test_rows_come_some_at_a_time(
         self, small: tuple[Small, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -335,15 +355,19 @@ class TestZigzag:
         assert zigzag.of_images(self.linear(gated)) == pytest.approx(agreement)
 
     def test_a_batch_washes_agreement_out(self) -> None:
-        """SCIENCE: of batches of 64, .665 with ReLU inputs against .523 with IC inputs."""
-        x = torch.randn(64, 100).relu()
+        """A row's elements are Gaussians with one mean, itself one: of inputs of mean 0 that is 0, and what is left is
+        the chance of d signs, 1/2 + 1/sqrt(2 pi d); of ReLUs it is r times their deviation, r = mean/deviation of a
+        ReLU, and 1/2 + atan(r)/pi of the signs agree.
+        """
+        x = torch.randn(64, 300).relu()
         rows = {}
         for name, inputs in (("relu", x), ("ic", (x - x.mean(0)) / x.std(0))):
             torch.manual_seed(1)
             delta = torch.randn(64, 2000)  # of a linear layer whose outputs are asked for something at random
             rows[name] = zigzag.sign_agreement(delta.T @ inputs).mean().item()
-        assert rows["ic"] == pytest.approx(0.54, abs=0.02)
-        assert 0.62 < rows["relu"] < 0.72
+        assert rows["ic"] == pytest.approx(0.5 + 1 / math.sqrt(2 * math.pi * 300), abs=0.003)
+        ratio = math.sqrt(1 / (2 * math.pi)) / math.sqrt((1 - 1 / math.pi) / 2)
+        assert rows["relu"] == pytest.approx(0.5 + math.atan(ratio) / math.pi, abs=0.01)
 
     def test_counts_are_those_of_the_patches(self, small: tuple[Small, Tensor, Tensor]) -> None:
         passage = passages(*small)["body.0"]
@@ -407,6 +431,17 @@ class TestSharpness:
         differences = sharpness._by_differences(Landscape(net, x, labels))(vector)
         torch.testing.assert_close(differences, hessian @ vector, rtol=1e-3, atol=1e-4)
 
+    def test_differences_of_a_whole_nets_gradients_are_as_good(self, tmp_path: Path) -> None:
+        config = configuration(f"{NETS['baseline']}, precision: float64", tmp_path)
+        data = digits(config)
+        subject = Subject(config, data, trained(config, data), "sharpness")
+        images, labels = subject.images(0, 50)
+        exact = sharpness.hessian_product(subject.net, images, labels)
+        vector = torch.randn(sum(p.numel() for p in subject.net.parameters()), dtype=torch.float64)
+        product = exact(vector)
+        differences = sharpness._by_differences(Landscape(subject.net, images, labels))(vector)
+        assert torch.linalg.vector_norm(differences - product) < 1e-2 * torch.linalg.vector_norm(product)
+
     def test_the_largest_eigenvalue_and_how_far_it_may_be_off(self, small: tuple[Small, Tensor, Tensor]) -> None:
         net, x, labels = small
         eigenvalues = torch.linalg.eigvalsh(self.exact(net, x, labels))
@@ -432,7 +467,7 @@ class TestSharpness:
         subject = Subject(config, data, state, "sharpness")
         product = sharpness.hessian_product(subject.net, *subject.images(0, 10))
         size = sum(p.numel() for p in subject.net.parameters())
-        every = np.random.default_rng(0).choice(size, 300, replace=False)
+        every = np.random.default_rng(0).choice(size, 100, replace=False)
         diagonal = [product(unit)[unit == 1].item() for unit in torch.eye(size, dtype=torch.float64)[every]]
         exact, error = size * np.mean(diagonal), size * np.std(diagonal) / math.sqrt(len(every))
         trace = found["hessian_trace"]
