@@ -30,26 +30,26 @@ from icbench.values import PositiveFloat, PositiveInt
 def build(
     *,
     moments: PositiveInt = 5,
-    every: PositiveInt = 5,
+    spacing: PositiveInt = 5,
     points: PositiveInt = 8,
     shortest: PositiveFloat = 0.5,
     longest: PositiveFloat = 4.0,
 ) -> Probe:
-    """`moments`: how many, `every` so many steps; `points`: how many of each, at equal distances."""
-    return _Smoothness(moments, every, torch.linspace(shortest, longest, points).tolist())
+    """`moments`: how many, each `spacing` steps after the last; `points`: how many of each, at equal distances."""
+    return _Smoothness(moments, spacing, torch.linspace(shortest, longest, points).tolist())
 
 
 class _Smoothness:
-    def __init__(self, moments: int, every: int, factors: list[float]):
-        self.moments, self.every, self.factors = moments, every, factors
+    def __init__(self, moments: int, spacing: int, factors: list[float]):
+        self.moments, self.spacing, self.factors = moments, spacing, factors
 
     def __call__(self, subject: Subject) -> Iterator[Measurement]:
         found: dict[str, list[float]] = defaultdict(list)
         batches = subject.batches(self.moments * subject.config.recipe.batch_size)
         before = torch.empty(0)
-        for step in subject.steps(self.moments * self.every):
+        for step in subject.steps(self.moments * self.spacing):
             now = flat(list(subject.net.parameters()))
-            if step and step % self.every == 0:
+            if step and step % self.spacing == 0:
                 batch = next(batches, None)
                 length = torch.linalg.vector_norm(now - before).item()
                 if batch is None or length == 0:
