@@ -1,0 +1,328 @@
+"""Probes and kept checkpoints: what a grid says of them, that the training does not notice, and what is left behind."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from conftest import Finished, assert_same_rows, sweep_here
+from test_parallel import Pool, pool  # noqa: F401
+from test_train import Bits, Watcher, bits, digits, same
+
+import icbench as package
+from icbench import catalog, grid, results
+from icbench.errors import UserError
+from icbench.layout import Layout, RunFiles
+from icbench.recording import Epochs, Recording
+from icbench.train.evaluation import Stopped
+from icbench.train.loop import train
+from icbench.train.ranks import ALONE, Ranks
+from icbench.work.recorder import Recorder
+
+Icbench = Callable[..., Finished]
+PLAIN = """
+recipe: {name: digits, epochs: 4, batch_size: 200}
+fixed: {dataset: digits, depth: 8, width: 4}
+grid: {ordering: [baseline, relu-ic-conv]}
+"""
+PROBED = (
+    PLAIN
+    + """
+probes:
+  - {name: magnitudes, images: 300}
+  - {name: dependence, images: 300, pairs: 8, epochs: [0, 3]}
+  - {name: effective-lr, steps: 3, every: 3}
+keep_checkpoints: {every: 3}
+"""
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def load(folder: Path, text: str) -> grid.Sweep:
+    (folder / "any.yaml").write_text(text)
+    return grid.load(folder / "any.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "problem", "remedy"),
+    [
+        ("probes: dependance", 5, "there is no probe 'dependance'", "Did you mean 'dependence'?"),
+        (
+            "probes: [magnitudes, {name: zigzag, image: 3}]",
+            5,
+            "'zigzag' has no option 'image'",
+            "Did you mean 'images'?",
+        ),
+        ("probes: [{name: zigzag, images: 0}]", 5, "the option 'images' of 'zigzag': 0 should be", ""),
+        ("probes: [zigzag, zigzag]", 5, "the probe 'zigzag' stands there twice", "Keep one of them."),
+        ("probes: [{name: zigzag, epochs: [5]}]", 5, "there is no epoch 5: the longest run has 4", ""),
+        ("probes: [{name: zigzag, epochs: [1, 1]}]", 5, "whole numbers of epochs, each once", ""),
+        ("probes: [{name: zigzag, epochs: 3}]", 5, "3 should be a list of whole numbers", "Write epochs: [0, 1, 10]"),
+        ("probes: [{name: zigzag, every: 0}]", 5, "every: 0 should be a whole number from 1 up", ""),
+        ("probes: [{name: zigzag, every: 2, epochs: [1]}]", 5, "said once when", "Keep one of them."),
+        ("keep_checkpoints: yes", 5, "keep_checkpoints: 'yes' should say when", "Write {every: 10}"),
+        ("keep_checkpoints: {often: 3}", 5, "keep_checkpoints has no key 'often'", "Write {every: 10}"),
+        ("keep_checkpoints: [-1]", 5, "-1 in a list that should be of whole numbers", ""),
+        ("keep_checkpoint: [1]", 5, "a grid has no key 'keep_checkpoint'", "Did you mean 'keep_checkpoints'?"),
+    ],
+)
+def test_mistakes(text: str, line: int, problem: str, remedy: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        load(tmp_path, PLAIN + text)
+    assert f"any.yaml:{line}" in str(error.value)
+    assert problem in str(error.value)
+    assert remedy in str(error.value)
+
+
+def test_what_is_recorded_is_no_part_of_a_run(tmp_path: Path) -> None:
+    plain, probed = (load(tmp_path, text) for text in (PLAIN, PROBED))
+    assert probed.run_ids == plain.run_ids
+    assert plain.recording == Recording()
+    assert probed.recording.keep.of(4) == [0, 3, 4]
+    assert [[each.name for each in probed.recording.due(epoch, 4)] for epoch in range(5)] == [
+        ["magnitudes", "dependence", "effective-lr"],
+        [],
+        [],
+        ["dependence", "effective-lr"],
+        ["magnitudes", "effective-lr"],
+    ]
+
+
+@pytest.mark.parametrize("name", catalog.names("probes"))
+def test_no_option_of_a_probe_is_taken_for_its_time(name: str) -> None:
+    assert not {"every", "epochs", "name"} & set(catalog.options("probes", name))
+
+
+def test_epochs() -> None:
+    assert Epochs().of(3) == []
+    assert Epochs(every=2).of(5) == [0, 2, 4, 5]
+    assert Epochs(listed=(0, 3)).of(2) == [0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where PROBED was swept."""
+    folder = tmp_path_factory.mktemp("probed")
+    sweep_here(folder, PROBED)
+    return folder
+
+
+def test_the_training_does_not_notice(folder: Path, tmp_path: Path) -> None:
+    assert_same_rows(folder / "results", sweep_here(tmp_path, PLAIN))
+
+
+def test_the_table(folder: Path) -> None:
+    frame = package.load_probes(folder / "results")
+    assert frame.columns.tolist() == (
+        ["run_id", "epoch", "layer", "probe", "statistic", "value", "standard_error", "n", "options"]
+    )
+    sweep = grid.load(folder / "grid.yaml")
+    assert frame["run_id"].unique().tolist() == sorted(sweep.run_ids)
+    assert frame.groupby("probe")["epoch"].unique().map(list).to_dict() == {
+        "dependence": [0, 3],
+        "effective-lr": [0, 3, 4],
+        "magnitudes": [0, 4],
+    }
+    assert json.loads(frame["options"][frame["probe"] == "effective-lr"].iloc[0]) == {"steps": 3}
+    assert not frame.duplicated(["run_id", "epoch", "layer", "probe", "statistic"]).any()
+    ids = sorted(sweep.run_ids)
+    assert package.load_probes(folder / "results", ids[:1])["run_id"].unique().tolist() == ids[:1]
+    layout = Layout(folder / "results")
+    assert not any(layout.run(run_id).probes.exists() for run_id in ids)
+    assert {file.name for file in layout.kept(ids[0]).iterdir()} == {"3.pt", "4.pt"}
+
+
+def test_a_network_s_measurements_are_the_same_afterwards(folder: Path, icbench_here: Icbench) -> None:
+    """icbench probe, from what was kept: bit for bit what was measured on the way."""
+    where = ("--results", folder / "results")
+    during = package.load_probes(folder / "results")
+    nothing = icbench_here("probe", folder / "grid.yaml", *where)
+    assert (nothing.code, nothing.out[:15]) == (0, "0 new rows of 2")
+    again = icbench_here("probe", folder / "grid.yaml", *where, "--again", "--json")
+    assert again.code == 0, again.err
+    assert again.json() == {"runs": 2, "rows": len(during), "lacking": []}
+    assert "magnitudes after epoch 4" in again.err
+    pd.testing.assert_frame_equal(
+        *(frame.sort_values(list(frame.columns[:5])).reset_index(drop=True) for frame in (during, probes(folder))),
+        check_exact=True,
+    )
+
+
+def probes(folder: Path) -> pd.DataFrame:
+    return package.load_probes(folder / "results")
+
+
+def test_one_run_by_other_probes(folder: Path, icbench_here: Icbench, tmp_path: Path) -> None:
+    """At all epochs that can be looked at; what was measured stays; compaction takes it along, and later rows count."""
+    copied = copy(folder, tmp_path)
+    before = probes(copied)
+    run_id = before["run_id"][0]
+    layout = Layout(copied / "results")
+    results.compact(layout)
+    layout.row(results.PROBES, run_id).unlink()
+    pd.testing.assert_frame_equal(probes(copied), before)
+    words = ("probe", run_id[:8], "--results", layout.root)
+    done = icbench_here(*words, "--probe", "{name: zigzag, images: 200, single_images: 20, steps: 2}")
+    assert done.code == 0, done.err
+    after = probes(copied)
+    new = after[after["probe"] == "zigzag"]
+    assert new["run_id"].unique().tolist() == [run_id]
+    assert new["epoch"].unique().tolist() == [0, 3, 4]
+    kept = after[after["probe"] != "zigzag"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, before)
+    lacking = icbench_here(*words, "--probe", "magnitudes", "--epochs", "0,2")
+    assert (lacking.code, "no checkpoints were kept" in lacking.err) == (1, True)
+    after = probes(copied)
+    results.compact(layout)
+    pd.testing.assert_frame_equal(probes(copied), after)
+
+
+def copy(folder: Path, target: Path) -> Path:
+    import shutil
+
+    shutil.copytree(folder, target, dirs_exist_ok=True)
+    return target
+
+
+def test_mistakes_at_the_command_line(folder: Path, icbench_here: Icbench, tmp_path: Path) -> None:
+    copied = copy(folder, tmp_path)
+    run_id = probes(copied)["run_id"][0]
+    (copied / "plain.yaml").write_text(PLAIN)
+    (copied / "other.yaml").write_text(PLAIN.replace("width: 4", "width: 8"))
+    for words, said in (
+        (["plain.yaml"], "the grid plain names no probes. Choose some with --probe: conditioning, "),
+        (["other.yaml", "--probe", "zigzag"], "no run of other.yaml is finished. Train them with: icbench sweep other"),
+        (["ffffffffffff"], "no run in results has an id that begins with 'ffffffffffff'"),
+        ([run_id, "--probe", "zigzig"], "--probe: there is no probe 'zigzig'. Did you mean 'zigzag'?"),
+        ([run_id, "--probe", "{name: "], "this is no YAML"),
+        ([run_id, "--epochs", "1-3"], "--epochs 1-3 should be numbers of epochs with commas between"),
+    ):
+        done = icbench_here("probe", *words)
+        assert done.code == 2, done.err
+        assert said in " ".join(done.err.split())
+    file = Layout(copied / "results").kept(run_id) / "3.pt"
+    file.write_bytes(b"x" * 100)
+    before = probes(copied)
+    done = icbench_here("probe", run_id, "--again")
+    assert (done.code, "3.pt: this checkpoint is damaged" in done.err) == (2, True)
+    pd.testing.assert_frame_equal(probes(copied), before)
+
+
+class Training:
+    """A training in this process, with its recorder."""
+
+    def __init__(self, folder: Path):
+        sweep = load(folder, PROBED)
+        self.run_id, self.config = sweep.runs()[1]
+        self.recording, self.layout = sweep.recording, Layout(folder / "results")
+        self.files = RunFiles(folder)
+        self.said: list[str] = []
+
+    def recorder(self, ranks: Ranks = ALONE) -> Recorder:
+        kept = self.layout.kept(self.run_id)
+        return Recorder(self.recording, self.config, digits(self.config), ranks, self.files, kept, self.said.append)
+
+    def train(self, watcher: Watcher | None = None) -> Bits:
+        observe = self.recorder()
+        file = self.files.checkpoint
+        state, _ = train(self.config, digits(self.config), file, watcher or Watcher(), observe=observe)
+        observe.write(self.layout, self.run_id)
+        return bits(state)
+
+    def rows(self) -> list[dict[str, Any]]:
+        file = self.layout.row(results.PROBES, self.run_id)
+        return pd.read_parquet(file).to_dict("records") if file.exists() else []
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Training:
+    return Training(tmp_path)
+
+
+def test_a_training_that_was_interrupted(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """In the middle of an epoch, and in the middle of measuring: the rows are those of one never stopped."""
+    whole, stopped = (Training(tmp_path_factory.mktemp("t")) for _ in range(2))
+    expected = whole.train()
+    with pytest.raises(Stopped):
+        stopped.train(Watcher(stop_at=20))
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train(InterruptedBy(stopped))
+    assert not stopped.rows()
+    assert same(stopped.train(), expected)
+    assert pd.DataFrame(stopped.rows()).equals(pd.DataFrame(whole.rows()))
+    assert {file.name for file in stopped.layout.kept(stopped.run_id).iterdir()} == {"3.pt", "4.pt"}
+
+
+class InterruptedBy(Watcher):
+    """Interrupts a probe of the third epoch."""
+
+    def __init__(self, training: Training):
+        super().__init__()
+        self.training = training
+
+    def epoch_ended(self, row: Any) -> None:
+        super().epoch_ended(row)
+        if row.epoch == 3:
+            file = self.training.files.probes / "3-dependence.json"
+            assert not file.exists()
+            raise KeyboardInterrupt
+
+
+def test_a_probe_that_fails_loses_no_run(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = catalog.load("probes", "dependence")
+    monkeypatch.setattr(module, "build", lambda **_: lambda subject: 1 / 0)
+    training.train()
+    assert {row["probe"] for row in training.rows()} == {"magnitudes", "effective-lr"}
+    assert "the probe dependence failed after epoch 0, and the training goes on:" in training.said
+    assert any("ZeroDivisionError" in words for words in training.said)
+
+
+def test_a_run_trained_anew_forgets(training: Training) -> None:
+    training.train()
+    kept = training.layout.kept(training.run_id)
+    (kept / "2.pt").write_bytes(b"of another grid")
+    training.files.checkpoint.unlink()
+    training.train()
+    assert {file.name for file in kept.iterdir()} == {"3.pt", "4.pt"}
+
+
+def together(ranks: Ranks, folder: Path, *, observed: bool) -> Bits:
+    """In a process of the pool."""
+    training = Training(folder)
+    observe = training.recorder(ranks) if observed else lambda _: None
+    file = training.files.checkpoint
+    state, _ = train(training.config, digits(training.config), file, Watcher(), ranks, observe=observe)
+    if observed and ranks.rank == 0:
+        observe.write(training.layout, training.run_id)
+    return bits(state)
+
+
+def _of(pool: Pool, folder: Path, *, observed: bool) -> Iterator[Bits]:  # noqa: F811
+    folder.mkdir()
+    answers = pool.run(2, together_observed if observed else together_alone, folder)
+    for answer in answers:
+        assert not isinstance(answer, Exception), answer
+        yield answer
+
+
+def together_observed(ranks: Ranks, folder: Path) -> Bits:
+    return together(ranks, folder, observed=True)
+
+
+def together_alone(ranks: Ranks, folder: Path) -> Bits:
+    return together(ranks, folder, observed=False)
+
+
+def test_two_ranks_do_not_notice_either(pool: Pool, tmp_path: Path) -> None:  # noqa: F811
+    observed = list(_of(pool, tmp_path / "a", observed=True))
+    alone = list(_of(pool, tmp_path / "b", observed=False))
+    assert all(same(a, b) for a, b in zip(observed, alone, strict=True))
+    training = Training(tmp_path / "a")
+    assert {row["probe"] for row in training.rows()} == {"dependence", "magnitudes", "effective-lr"}
