@@ -89,7 +89,7 @@ SMALL = {
     "effective-lr": {"steps": 3},
     "magnitudes": {"images": 200},
     "sharpness": {"images": 16, "iterations": 3, "vectors": 2},
-    "smoothness": {"moments": 2, "every": 2, "points": 2},
+    "smoothness": {"moments": 2, "spacing": 2, "points": 2},
     "zigzag": {"images": 400, "single_images": 100, "steps": 3},
 }
 
@@ -537,7 +537,7 @@ class TestLandscape:
         for probe in (True, False):
             subject = Subject(config, data, state, "smoothness")
             if probe:
-                list(smoothness.build(moments=2, every=2)(subject))
+                list(smoothness.build(moments=2, spacing=2)(subject))
             else:
                 list(subject.steps(4))
             ends.append(flat(list(subject.net.parameters())))
