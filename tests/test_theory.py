@@ -199,6 +199,16 @@ def test_bins_keep_the_order_whatever_the_scale() -> None:
         assert (np.diff(binned[np.argsort(x[:, column]), column]) >= 0).all()
 
 
+def test_behind_gates_there_can_be_as_many_bins_as_before() -> None:
+    """13 / 2 is 6 or 7, by how many of the gates happen to be open."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1000, 50))
+    gated = x * (rng.random(x.shape) < 0.5)
+    before = theory.codes(x, 13 / 2)
+    assert len(set(theory.codes(gated, 13).max(axis=0))) == 2
+    assert (theory.codes(gated, 13, like=before).max(axis=0) == before.max(axis=0)).all()
+
+
 def test_a_constant_has_no_entropy_and_tells_nothing() -> None:
     x = np.random.default_rng(0).standard_normal((500, 3))
     x[:, 1], x[:, 2] = 0, 5
@@ -277,7 +287,7 @@ def test_bias_and_error_of_the_factor_by_which_gates_scale_the_information(keep:
     x, pairs = gaussians(0.5, 4000, 100, seed=2)
     opened = np.random.default_rng(3).random(x.shape) < keep
     before = theory.estimate_mutual_information(theory.codes(x, 16 * keep), pairs)
-    binned = theory.codes(x * opened)
+    binned = theory.codes(x * opened, like=theory.codes(x, 16 * keep))
     for after in (
         theory.estimate_mutual_information(binned, pairs),
         theory.estimate_mutual_information(binned, pairs, opened),
@@ -289,6 +299,16 @@ def test_bias_and_error_of_the_factor_by_which_gates_scale_the_information(keep:
         pooled = after.mean().over(before.mean())
         assert abs(pooled.value - keep**2) < 4 * pooled.standard_error
         assert pooled.standard_error == pytest.approx(deviation / 100**0.5, rel=0.3)
+
+
+def test_the_share_of_open_gates_is_in_the_error() -> None:
+    """Of y = x with equally frequent values the density is a constant, so that it is the only error."""
+    binned = np.tile(np.arange(4), 1000)[:, None]
+    opened = np.random.default_rng(0).random((4000, 1)) < 0.7
+    found = theory.estimate_mutual_information(binned, [(0, 0)], opened)
+    share = opened.mean()
+    assert found.value == pytest.approx(share * math.log(4), rel=1e-3)
+    assert found.standard_error == pytest.approx(math.log(4) * (share * (1 - share) / 4000) ** 0.5, rel=0.02)
 
 
 def test_with_zeros_only_who_sees_the_gates_finds_p_squared() -> None:

@@ -42,7 +42,7 @@ Booleans = NDArray[np.bool_]
 _IMAGES_PER_CELL = 8
 
 # What alpha dropout drops a value to, before it scales and shifts all (Klambauer et al. 2017, section 2): SELU's limit.
-_SELU_LIMIT = -1.7580993408473766
+_SELU_LIMIT = float(np.float32(-1.7580993408473766))
 
 
 def build(*, images: PositiveInt = 2048, pairs: PositiveInt = 64, bins: PositiveInt = 16) -> Probe:
@@ -171,17 +171,13 @@ class _Gate:
 
     def from_zero(self, before: Floats, after: Floats) -> tuple[Floats, Floats]:
         """Both, shifted so that what is dropped is 0: alpha dropout is then plain dropout."""
-        return _shifted(before, self.dropped), _shifted(after, self.closed)
+        closed = np.abs(after - self.closed) <= 1e-6 * abs(self.dropped)  # rounded to float32; a 0 is exact
+        return before - self.dropped, np.where(closed, 0, after - self.closed)
 
     def opened(self, before: Floats, after: Floats, generator: torch.Generator) -> Booleans:
         """Which gates were open, by values shifted from zero. Nothing hangs on the gate of a zero: it is drawn."""
         drawn = torch.rand(before.shape, generator=generator, dtype=torch.float64).numpy() < self.keep
         return np.where(before == 0, drawn, after != 0)
-
-
-def _shifted(x: Floats, zero: float) -> Floats:
-    """x - zero, and 0 where it is that but for float32's rounding; as it is for 0."""
-    return np.where(np.isclose(x, zero, rtol=1e-6, atol=0), 0, x - zero)
 
 
 def _at_gates(layer: str, site: _Site, gate: _Gate, most: int, generator: torch.Generator) -> Iterator[Measurement]:
@@ -198,7 +194,7 @@ def _at_gates(layer: str, site: _Site, gate: _Gate, most: int, generator: torch.
     yield from report("zero_share_after", theory.estimate_mean(after == 0).mean())
     bins = _affordable(most, len(before))
     fine = theory.codes(before, bins * gate.keep, site.batches)
-    gated = theory.codes(after, bins, site.batches)
+    gated = theory.codes(after, bins, site.batches, like=fine)
     entropy = theory.estimate_entropy(fine)
     yield from report("entropy_before", entropy.mean())
     yield from report("entropy_after", theory.estimate_entropy(gated).mean())

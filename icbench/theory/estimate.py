@@ -62,12 +62,13 @@ def estimate_mean(x: ArrayLike) -> Estimate:
     return Estimate(value, samples - value, np.zeros_like(value))
 
 
-def codes(x: ArrayLike, bins: float = 16, groups: ArrayLike | None = None) -> Integers:
+def codes(x: ArrayLike, bins: float = 16, groups: ArrayLike | None = None, like: Integers | None = None) -> Integers:
     """Which bin each sample is in, column by column: 0 for exact zeros, 1 for the atom, and from 2 on for the rest.
 
     x: (N, C) -> (N, C). Bins of the rest have about N / bins samples each, but that equal values lie in one of them. So
     any two variables' bins have N / bins^2 samples together if they are independent, however many zeros there are. To
-    compare a variable with what gates make of it give it their keep probability times the bins: it then has as many.
+    compare variables with what gates make of them give them p times the bins, and their codes, `like` which each column
+    is then to have as many bins of the rest, to what is behind the gates.
 
     The atom is the most frequent value but 0 in each of the `groups` of samples (N numbers; default: one group), where
     altogether a bin's worth of samples or more has it: batch norm makes of ReLU's zeros a constant that is another in
@@ -84,7 +85,8 @@ def codes(x: ArrayLike, bins: float = 16, groups: ArrayLike | None = None) -> In
     fresh[1:] = ordered[1:] != ordered[:-1]
     rank_of_equals = np.maximum.accumulate(np.where(fresh, rank, 0), axis=0)
     among = np.maximum(rest.sum(axis=0), 1)
-    parts = np.maximum(np.rint(bins * among / len(samples)), 1).astype(np.int64)
+    wanted = np.rint(bins * among / len(samples)).astype(np.int64) if like is None else like.max(axis=0) - _FIRST + 1
+    parts = np.maximum(wanted, 1)
     bin_of_rank = rank_of_equals * parts // among
     found = np.empty(samples.shape, np.int64)
     np.put_along_axis(found, order, bin_of_rank + _FIRST, axis=0)
