@@ -26,10 +26,17 @@ from icbench.train.numerics import set_numerics
 SIDE = 8
 _RATE = 0.05
 _GROUP = 16
+
+
+def _fast_ic(norm: nn.Module) -> nn.Module:
+    assert type(norm) is nn.BatchNorm2d
+    # In a net a convolution makes the gradient for this layer alone.
+    return FastIC(norm, GapDropout(_RATE), gradient_is_own=True)
+
+
 _LAYERS: dict[str, Callable[[int], nn.Module]] = {
     "ic": lambda channels: IC(batch.build(channels), nn.Dropout(_RATE)),
-    # The gradient is made by a convolution for this layer alone, as where an IC layer stands in a net.
-    "fast-ic": lambda channels: FastIC(batch.build(channels), GapDropout(_RATE), gradient_is_own=True),
+    "fast-ic": lambda channels: _fast_ic(batch.build(channels)),
     "zca": lambda channels: zca.build(channels, group_size=channels),
     "zca-16": lambda channels: zca.build(channels, group_size=_GROUP),
     "iternorm": lambda channels: iternorm.build(channels, group_size=channels),
@@ -50,11 +57,13 @@ class Layer:
 
     def prepare(self, channels: int, rows: int) -> None:
         """Stand before maps of so many channels, with so many values a channel, and their gradient."""
-        place = {"device": self._device, "memory_format": torch.channels_last}
         self._layer = self._build(channels).to(self._device).train()
-        x = mixed(channels, rows).view(-1, SIDE, SIDE, channels).permute(0, 3, 1, 2)
-        self._x = x.to(**place).requires_grad_()
-        self._gradient = torch.randn(x.shape).to(**place)
+        self._x = self._maps(mixed(channels, rows)).requires_grad_()
+        self._gradient = self._maps(torch.randn(rows, channels))
+
+    def _maps(self, pixels: Tensor) -> Tensor:
+        """(rows, channels) -> (images, channels, SIDE, SIDE) on the device, channels-last as the pixels lie already."""
+        return pixels.view(-1, SIDE, SIDE, pixels.shape[1]).permute(0, 3, 1, 2).to(self._device)
 
     def memory(self) -> int | None:
         """The most that a step takes beside its input, its gradient and the weights; None where nobody can tell."""
@@ -128,7 +137,8 @@ def mixed(channels: int, rows: int) -> Tensor:
     uniform = torch.rand(rows, channels, generator=generator).sub_(0.5)
     sources = -uniform.sign() * torch.log1p((-2 * uniform.abs()).clamp_min_(-1 + 1e-6)) / 2**0.5
     rotation = torch.linalg.qr(torch.randn(channels, channels, generator=generator)).Q
-    return (sources * torch.linspace(0.5, 2, channels)) @ rotation
+    found: Tensor = (sources * torch.linspace(0.5, 2, channels)) @ rotation
+    return found
 
 
 def _fit(x: Any, **options: Any) -> dict[str, Any]:

@@ -223,15 +223,16 @@ class _Steps:
         row = self._empty(ICA)
         done = [fit for fit in self._fits if "iterations" in fit]
         if not done:
-            seconds = self._settings.ica_seconds
-            beyond = f"more than {digits(seconds)} s" if self._fits else f"beyond {digits(seconds)} s at fewer channels"
-            return row | {"given_up": True, "remark": f"not measured: {beyond}"}
+            where = "" if self._fits else " at fewer channels already"
+            remark = f"not measured: more than {self._settings.ica_seconds:g} s{where}"
+            return row | {"given_up": True, "remark": remark}
         seconds = [fit["seconds"] for fit in done]
+        ic = [forward for forward, _ in self._seconds[IC][: len(done)]]
         iterations, converged = done[0]["iterations"], done[0]["converged"]
-        how = f"{iterations} iterations" + ("" if converged else ", not converged")
+        how = plural(iterations, "iteration") + ("" if converged else ", not converged")
         return row | {
             "forward": Spread.of(seconds),
-            "forward_ratio": _ratio(seconds, [forward for forward, _ in self._seconds[IC]][: len(seconds)]),
+            "forward_ratio": _ratio(seconds, ic),
             "iterations": iterations,
             "converged": converged,
             "remark": f"no gradient; {how}",
