@@ -164,7 +164,7 @@ def test_a_measurement_s_figures_fit_together(measured: tuple[Path, Finished]) -
             continue
         assert row["forward"]["n"] == row["backward"]["n"] == row["ratio"]["n"] == 2
         assert row["forward"]["most"] + row["backward"]["most"] >= row["both"]["most"] * (1 - 1e-5)
-        assert row["memory"] > 0
+        assert row["memory"] is None or row["memory"] > 0  # a map is but four pages
         if row["layer"] == "ic":
             assert row["ratio"]["least"] == row["ratio"]["most"] == row["forward_ratio"]["median"] == 1
     assert found["tables"]["growth"][0]["forward"]["n"] == 2

@@ -66,7 +66,7 @@ class Layer:
         return pixels.view(-1, SIDE, SIDE, pixels.shape[1]).permute(0, 3, 1, 2).to(self._device)
 
     def memory(self) -> int | None:
-        """The most that a step takes beside its input, its gradient and the weights; None where nobody can tell."""
+        """The most that a step takes beside its input, its gradient and the weights; None where it cannot be seen."""
         if self._device.type == "cuda":
             rest = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
@@ -157,7 +157,9 @@ def _fit(x: Any, **options: Any) -> dict[str, Any]:
 def _taken(action: Callable[[], object]) -> int | None:
     rest = memory.at_rest()
     action()
-    return None if rest is None else memory.peak() - rest
+    taken = memory.peak() - (rest or 0)
+    # The kernel counts pages, and a few at a time.
+    return taken if rest is not None and taken > 0 else None
 
 
 @contextmanager

@@ -128,18 +128,17 @@ def _check_figure(file: Path) -> None:
 
 
 def expected_seconds(settings: Settings) -> float:
-    """By what steps of whole-width whitening take on two cores: 5 s at 4096 rows and 2048 channels, ICA's more."""
-    starts = 3.0 * len(settings.layers)
-    turns = 0.0
-    for width in settings.widths:
-        for name in settings.layers:
-            step = 5.0 * (width / 2048) ** (2.3 if name in ("zca", "iternorm") else 1.0) * settings.rows / 4096
-            if name not in ("zca", "iternorm", ICA):
-                step /= 20
-            fit = 10 * (width / 256) ** 2.5 * settings.rows / 4096
-            turns += min(fit * settings.repeats, settings.ica_seconds) if name == ICA else 0
-            turns += (settings.repeats + 1) * max(step, 2 * settings.seconds) if name != ICA else 0
-    return starts + turns
+    """By what two cores took: processes start, then turns and as much as another one before them."""
+    turns = sum(_expected_turns(settings, name, width) for name in settings.layers for width in settings.widths)
+    return 3.0 * len(settings.layers) + turns
+
+
+def _expected_turns(settings: Settings, name: str, width: int) -> float:
+    share = settings.rows / 4096
+    if name == ICA:
+        return min(float(settings.repeats * 10 * (width / 256) ** 2.5 * share), settings.ica_seconds)
+    step = 7.0 * float((width / 2048) ** 2.3) if name in ("zca", "iternorm") else 0.3 * width / 2048
+    return (settings.repeats + 1) * max(step * share, 2 * settings.seconds)
 
 
 def measure(settings: Settings, tell: Tell) -> Findings:
@@ -150,10 +149,10 @@ def measure(settings: Settings, tell: Tell) -> Findings:
         groups = {name: stack.enter_context(_group(name, settings)) for name in settings.layers}
         for width in settings.widths:
             tell(f"whitening: {width} channels")
-            steps = _Steps(settings, width, groups, given_up=any(row["given_up"] for row in rows))
-            rows += steps.rows()
-            if width == settings.widths[-1]:
-                comparisons = steps.comparisons()
+            at_width = _Width(settings, width, groups, given_up=any(row["given_up"] for row in rows))
+            at_width.measure()
+            rows += at_width.rows()
+            comparisons = at_width.comparisons()  # those at the greatest stay
     if settings.figure:
         from icbench.bench.whitening_figure import draw
 
@@ -171,8 +170,8 @@ def _group(name: str, settings: Settings) -> "Group":
     return Group(1, threads, "icbench.bench.whiteners.Layer", name, settings.torch_device)
 
 
-class _Steps:
-    """All layers at one width, measured in turn. given_up: that ICA was too slow at a lesser width."""
+class _Width:
+    """All layers at one width. given_up: that ICA was too slow at a lesser one."""
 
     def __init__(self, settings: Settings, width: int, groups: "dict[str, Group]", *, given_up: bool):
         self._settings, self._width, self._groups = settings, width, groups
@@ -180,15 +179,18 @@ class _Steps:
         self._fits: list[dict[str, Any]] = []
         self._given_up = given_up
         self._memory: dict[str, int | None] = {}
-        for name, group in groups.items():
-            if name == ICA and given_up:
+
+    def measure(self) -> None:
+        """Memory by a step of its own, then seconds in turn."""
+        for name, group in self._groups.items():
+            if name == ICA and self._given_up:
                 continue
-            group.ask("prepare", width, settings.rows)
+            group.ask("prepare", self._width, self._settings.rows)
             (self._memory[name],) = group.ask("memory")
-        turns: dict[str, Callable[[], float]] = {name: partial(self._turn, name) for name in groups if name != ICA}
-        if ICA in groups:
-            turns[ICA] = self._fit
-        in_turn(turns, settings.repeats)
+        turns: dict[str, Callable[[], float]] = {
+            name: self._fit if name == ICA else partial(self._turn, name) for name in self._groups
+        }
+        in_turn(turns, self._settings.repeats)
 
     def _turn(self, name: str) -> float:
         ((forward, backward),) = self._groups[name].ask("turn", self._settings.seconds)
@@ -196,7 +198,7 @@ class _Steps:
         return float(forward + backward)
 
     def _fit(self) -> float:
-        """A fit where there is time for another: once it is given up, neither here nor at greater widths."""
+        """A fit where there is time for another; none once it was given up."""
         left = self._settings.ica_seconds - sum(fit["seconds"] for fit in self._fits)
         if self._given_up or (self._fits and self._fits[-1]["seconds"] > left):
             return 0.0
