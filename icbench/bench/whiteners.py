@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from icbench.bench import memory
-from icbench.machine import keep_freed_memory
+from icbench.machine import keep_freed_memory, return_freed_memory
 from icbench.nets.fast_ic import FastIC
 from icbench.nets.gaps import GapDropout
 from icbench.nets.ic import IC
@@ -45,15 +45,16 @@ _LAYERS: dict[str, Callable[[int], nn.Module]] = {
 
 
 class Layer:
-    """A layer in training, in a process that is measured (see children.py): times in seconds, memory in bytes."""
+    """A layer in training, in a process that is measured (see children.py): times in seconds, memory in bytes.
+
+    Memory is to be asked for before any turn: these keep what is freed, as icbench's trainings do, and what is used
+    then hangs on how well blocks fit into what others have left.
+    """
 
     def __init__(self, name: str, device: str):
-        keep_freed_memory()
+        return_freed_memory()
         set_numerics("float32")
         self._build, self._device = _LAYERS[name], torch.device(device)
-        # Libraries load their code, and keep buffers of their own, when they are first used.
-        self.prepare(_GROUP, 4 * SIDE**2)
-        self._step()
 
     def prepare(self, channels: int, rows: int) -> None:
         """Stand before maps of so many channels, with so many values a channel, and their gradient."""
@@ -66,7 +67,11 @@ class Layer:
         return pixels.view(-1, SIDE, SIDE, pixels.shape[1]).permute(0, 3, 1, 2).to(self._device)
 
     def memory(self) -> int | None:
-        """The most that a step takes beside its input, its gradient and the weights; None where it cannot be seen."""
+        """The most that a step takes beside its input, its gradient and the weights; None where it cannot be seen.
+
+        Not the first, when libraries load code and make buffers of their own.
+        """
+        self._step()
         if self._device.type == "cuda":
             rest = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
@@ -79,6 +84,7 @@ class Layer:
 
         The first, which finds the caches cold, is not counted unless it alone takes as long.
         """
+        keep_freed_memory()
         steps = [self._step()]
         if sum(steps[0]) < seconds:
             steps, began = [], time.perf_counter()
@@ -105,19 +111,19 @@ class Ica:
     """scikit-learn's FastICA, in a process that is measured: exact PCA whitening, then the rotation that it finds."""
 
     def __init__(self) -> None:
-        keep_freed_memory()
-        self.prepare(_GROUP, 4 * SIDE**2)
-        _fit(self._x)
+        return_freed_memory()
 
     def prepare(self, channels: int, rows: int) -> None:
         self._x = mixed(channels, rows).numpy()
 
     def memory(self) -> int | None:
-        """The most that a fit takes beside its input: every iteration takes the same."""
+        """The most that a fit takes beside its input: every iteration takes the same. Before any fit, as of layers."""
+        _fit(self._x, max_iter=1)
         return _taken(lambda: _fit(self._x, max_iter=1))
 
     def fit(self, limit: float) -> dict[str, Any]:
         """seconds, iterations and whether they converged; where it gave up, after `limit` seconds, seconds alone."""
+        keep_freed_memory()
         began = time.perf_counter()
         try:
             with _at_most(limit):

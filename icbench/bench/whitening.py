@@ -128,7 +128,7 @@ def _check_figure(file: Path) -> None:
 
 
 def expected_seconds(settings: Settings) -> float:
-    """By what two cores took: processes start, then turns and as much as another one before them."""
+    """By what two cores took: processes start, then memory, which takes as long as two turns, and turns."""
     turns = sum(_expected_turns(settings, name, width) for name in settings.layers for width in settings.widths)
     return 3.0 * len(settings.layers) + turns
 
@@ -136,9 +136,10 @@ def expected_seconds(settings: Settings) -> float:
 def _expected_turns(settings: Settings, name: str, width: int) -> float:
     share = settings.rows / 4096
     if name == ICA:
-        return min(float(settings.repeats * 10 * (width / 256) ** 2.5 * share), settings.ica_seconds)
+        fits = float(settings.repeats * 10 * (width / 256) ** 2.5)
+        return min(fits * share, settings.ica_seconds)
     step = 7.0 * float((width / 2048) ** 2.3) if name in ("zca", "iternorm") else 0.3 * width / 2048
-    return (settings.repeats + 1) * max(step * share, 2 * settings.seconds)
+    return (settings.repeats + 2) * max(step * share, 1.5 * settings.seconds)
 
 
 def measure(settings: Settings, tell: Tell) -> Findings:
@@ -147,9 +148,12 @@ def measure(settings: Settings, tell: Tell) -> Findings:
     comparisons: list[Comparison] = []
     with ExitStack() as stack:
         groups = {name: stack.enter_context(_group(name, settings)) for name in settings.layers}
+        tell("whitening: memory")
+        memory = {width: _memory(settings, groups, width) for width in settings.widths}
         for width in settings.widths:
             tell(f"whitening: {width} channels")
-            at_width = _Width(settings, width, groups, given_up=any(row["given_up"] for row in rows))
+            given_up = any(row["given_up"] for row in rows)
+            at_width = _Width(settings, width, groups, memory[width], given_up=given_up)
             at_width.measure()
             rows += at_width.rows()
             comparisons = at_width.comparisons()  # those at the greatest stay
@@ -170,23 +174,35 @@ def _group(name: str, settings: Settings) -> "Group":
     return Group(1, threads, "icbench.bench.whiteners.Layer", name, settings.torch_device)
 
 
-class _Width:
-    """All layers at one width. given_up: that ICA was too slow at a lesser one."""
+def _memory(settings: Settings, groups: "dict[str, Group]", width: int) -> dict[str, int | None]:
+    """Bytes by layer."""
+    for group in groups.values():
+        group.ask("prepare", width, settings.rows)
+    return {name: group.ask("memory")[0] for name, group in groups.items()}
 
-    def __init__(self, settings: Settings, width: int, groups: "dict[str, Group]", *, given_up: bool):
+
+class _Width:
+    """All layers at one width. memory: bytes by layer. given_up: that ICA was too slow at a lesser width."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        width: int,
+        groups: "dict[str, Group]",
+        memory: dict[str, int | None],
+        *,
+        given_up: bool,
+    ):
         self._settings, self._width, self._groups = settings, width, groups
         self._seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in groups}
         self._fits: list[dict[str, Any]] = []
         self._given_up = given_up
-        self._memory: dict[str, int | None] = {}
+        self._memory = memory
 
     def measure(self) -> None:
-        """Memory by a step of its own, then seconds in turn."""
         for name, group in self._groups.items():
-            if name == ICA and self._given_up:
-                continue
-            group.ask("prepare", self._width, self._settings.rows)
-            (self._memory[name],) = group.ask("memory")
+            if not (name == ICA and self._given_up):
+                group.ask("prepare", self._width, self._settings.rows)
         turns: dict[str, Callable[[], float]] = {
             name: self._fit if name == ICA else partial(self._turn, name) for name in self._groups
         }
@@ -242,8 +258,8 @@ class _Width:
 
     def _empty(self, name: str) -> Row:
         measured = dict.fromkeys(("forward", "backward", "both", "forward_ratio", "ratio", "iterations", "converged"))
-        memory = self._memory.get(name)
-        return {"layer": name, "width": self._width, **measured, "memory": memory, "given_up": False, "remark": ""}
+        place = {"layer": name, "width": self._width}
+        return {**place, **measured, "memory": self._memory[name], "given_up": False, "remark": ""}
 
     def comparisons(self) -> list[Comparison]:
         ic = [1e3 * sum(step) for step in self._seconds[IC]]
