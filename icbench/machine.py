@@ -7,6 +7,8 @@ from pathlib import Path
 # glibc's names in malloc.h; blocks of up to 32 MiB, its largest, come from what is kept.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _MALLOC = {_M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 64 * 2**20, _M_MMAP_THRESHOLD: 32 * 2**20}
+# Those that glibc begins with.
+_PLAIN_MALLOC = {_M_TRIM_THRESHOLD: 2**17, _M_TOP_PAD: 2**17, _M_MMAP_THRESHOLD: 2**17}
 
 
 def keep_freed_memory() -> None:
@@ -15,9 +17,18 @@ def keep_freed_memory() -> None:
     A step of training on the CPU frees and wants the same again: 10 % of a ResNet-110's. Where there is no glibc,
     nothing happens.
     """
+    _set_malloc(_MALLOC)
+
+
+def return_freed_memory() -> None:
+    """The opposite: large blocks are the kernel's again once they are freed, and a process holds what it uses."""
+    _set_malloc(_PLAIN_MALLOC)
+
+
+def _set_malloc(options: dict[int, int]) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        for name, value in _MALLOC.items():
+        for name, value in options.items():
             mallopt(name, value)
 
 

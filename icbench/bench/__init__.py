@@ -10,7 +10,7 @@ in processes of its own. `possible()`, where there is one, says whether there is
 import importlib
 from types import ModuleType
 
-NAMES = ("train", "data", "analysis", "launch", "search", "gpu")
+NAMES = ("train", "data", "analysis", "launch", "search", "gpu", "whitening")
 
 
 def possible_names() -> list[str]:

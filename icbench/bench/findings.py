@@ -13,11 +13,12 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: the key of its values in the rows, its title, and how a value is written."""
+    """A column of a table: the key of its values in the rows, its title, how a value is written, and what None is."""
 
     key: str
     title: str
     write: Callable[[Any], str] = str
+    absent: str = ""
 
 
 @dataclass(frozen=True)

@@ -123,5 +123,6 @@ def _rich(content: "Table") -> Any:
         words = all(isinstance(row[column.key], str | dict) for row in content.rows)
         shown.add_column(column.title, justify="left" if words else "right", no_wrap=True)
     for row in content.rows:
-        shown.add_row(*("" if row[column.key] is None else column.write(row[column.key]) for column in content.columns))
+        values = ((column, row[column.key]) for column in content.columns)
+        shown.add_row(*(column.absent if value is None else column.write(value) for column, value in values))
     return shown
