@@ -93,12 +93,12 @@ def test_trials_are_ordinary_runs(searched: Path) -> None:
     assert [run_id] == grid.load(as_grid).run_ids
 
 
-def test_pruned_runs_are_no_results(searched: Path, icbench: Icbench) -> None:
+def test_pruned_runs_are_no_results(searched: Path, icbench_here: Icbench) -> None:
     """They are shown as pruned, keep a checkpoint and their epochs so far, and stop at an epoch's end."""
     trials = table(searched)
     pruned = trials[trials["state"] == "pruned"]
     assert len(pruned) >= 1
-    (status,) = icbench("status", "--results", searched / "results", "--json").json()
+    (status,) = icbench_here("status", "--results", searched / "results", "--json").json()
     assert status["pruned"] >= 1
     assert status["finished"] + status["pruned"] == status["total"]
     assert (status["interrupted"], status["waiting"], status["failures"]) == ([], 0, [])
@@ -109,7 +109,7 @@ def test_pruned_runs_are_no_results(searched: Path, icbench: Icbench) -> None:
     for run_id in left:
         assert layout.run(run_id).checkpoint.exists()
         assert "pruned after" in layout.run(run_id).log.read_text()
-        assert icbench("show", run_id, "--results", searched / "results", "--json").json()["state"] == "pruned"
+        assert icbench_here("show", run_id, "--results", searched / "results", "--json").json()["state"] == "pruned"
 
 
 def test_the_confirming_sweep(searched: Path) -> None:
@@ -130,11 +130,11 @@ def test_the_confirming_sweep(searched: Path) -> None:
     assert "confirmed on test images by: icbench sweep" in (searched / "out.txt").read_text()
 
 
-def test_nothing_is_left_to_do(searched: Path, icbench: Icbench) -> None:
+def test_nothing_is_left_to_do(searched: Path, icbench_here: Icbench) -> None:
     """The same search again asks nothing and trains nothing; more trials are asked for on top of those."""
     before = sorted(searched.glob("results/sweeps/small/submissions/*"))
     began = time.monotonic()
-    again = icbench("search", searched / "search.yaml", "--results", searched / "results", "--no-build", "--json")
+    again = icbench_here("search", searched / "search.yaml", "--results", searched / "results", "--no-build", "--json")
     assert again.code == 0, again.err
     assert time.monotonic() - began < 30
     assert [each["trials"] for each in again.json()["studies"]]

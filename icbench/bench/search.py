@@ -64,7 +64,7 @@ class Settings:
 
 
 SHORT = Settings(repeats=1, trials=8, runs=20, searches=0)
-QUICK = Settings(repeats=1, trials=2, epochs=1, runs=2, searches=0)
+QUICK = Settings(repeats=1, trials=1, epochs=1, runs=1, searches=0)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
