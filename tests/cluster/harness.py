@@ -99,7 +99,7 @@ class Cluster:
         return self.slurm("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}")
 
     def restarts(self, job: str) -> int:
-        """How often the elements of a job were put back into the queue. What a job says of it last, SLURM may cut off."""
+        """How often the elements of a job were put back into the queue. What a job says of it, its end may cut off."""
         counts = self.slurm("squeue", "--noheader", "--states=all", "--Format=RestartCnt", f"--jobs={job}")
         return sum(map(int, counts.split()))
 
