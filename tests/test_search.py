@@ -17,7 +17,9 @@ from conftest import Icbench, environment, made_once, wait_for
 
 import icbench as package
 from icbench import grid
+from icbench.failure import record_failure
 from icbench.layout import Layout
+from icbench.results import finished
 from icbench.search import settings
 
 SEARCH = """
@@ -220,11 +222,34 @@ def test_what_a_search_would_do(tmp_path: Path, icbench_here: Icbench) -> None:
     assert [cell["trials"] for cell in record["cells"]] == [4, 4]
 
 
+def test_failed_runs_are_tried_again(tmp_path: Path, icbench_here: Icbench) -> None:
+    """A cell with nothing to search for has one configuration, and while its run is known to fail so do all trials."""
+    text, _ = SEARCH.replace("epochs: 3", "epochs: 1").split("search:")
+    write(tmp_path, text + "search: {parameters: {dropout: {low: 0, high: 0.4}}, trials: 1}")
+    layout, search = Layout(tmp_path / "results"), settings.load(tmp_path / "search.yaml")
+    ((run_id, _),) = search.cells[0].runs({}, search.seeds)
+    record_failure(layout.run(run_id), "gpu-oom", "CUDA out of memory")
+    words = ("search", "search.yaml", "--profile", "one.yaml", "--no-build")
+    failed = icbench_here(*words)
+    assert failed.code == 1
+    assert "10 trials failed. The last: run" in failed.err
+    other = icbench_here(*words, "--retry-failed=cancelled")
+    assert other.code == 1
+    assert "no run of small has failed in the way cancelled." in other.err
+    again = icbench_here(*words, "--retry-failed=gpu-oom")
+    assert again.code == 0, again.err
+    assert "1 run of small that failed in the way gpu-oom may be trained again." in again.err
+    assert run_id in finished(layout)
+    assert "no run of small has failed." in icbench_here(*words, "--retry-failed").err
+    assert icbench_here(*words, "--retry-failed=diverged").code == 2
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--storage", "nonsense"], "--storage nonsense is no database"),
         (["--storage", "mysql://nobody:secret@localhost/none"], "mysql://nobody:***@localhost/none"),
+        (["--storage", "mysql://localhost/none?user=nobody&password=secret"], "password=***"),
         (["--storage", "sqlite:////nowhere/at/all.db"], "cannot be opened"),
         (["--detach"], "--detach needs a cluster"),
     ],
