@@ -222,6 +222,13 @@ def test_what_a_search_would_do(tmp_path: Path, icbench_here: Icbench) -> None:
     assert [cell["trials"] for cell in record["cells"]] == [4, 4]
 
 
+def test_a_spent_budget_is_told(tmp_path: Path, icbench_here: Icbench) -> None:
+    text, _ = SEARCH.split("search:")
+    write(tmp_path, text + "search: {parameters: {dropout: {low: 0, high: 0.4}}, trials: 5, budget: 0.0000001hours}")
+    ended = icbench_here("search", "search.yaml", "--profile", "one.yaml", "--no-build")
+    assert "The budget of 1e-07 hours is spent: 6 trials not asked for." in ended.out
+
+
 def test_failed_runs_are_tried_again(tmp_path: Path, icbench_here: Icbench) -> None:
     """A cell with nothing to search for has one configuration, and while its run is known to fail so do all trials."""
     text, _ = SEARCH.replace("epochs: 3", "epochs: 1").split("search:")

@@ -204,7 +204,7 @@ def _kept(search: "Search", layout: "Layout", args: argparse.Namespace) -> list[
 
 
 def _search(search: "Search", machine: "Profile", layout: "Layout", args: argparse.Namespace) -> int:
-    from icbench.console import console
+    from icbench.console import console, plural
     from icbench.profile import Slurm
     from icbench.search import confirm, storage
     from icbench.search.controller import Controller, prepare
@@ -236,6 +236,8 @@ def _search(search: "Search", machine: "Profile", layout: "Layout", args: argpar
             return 130
         confirm.write(files, search, studies)
         controller.record()
+        if left_out := controller.left_out:
+            out.print(f"The budget of {search.budget} is spent: {plural(left_out, 'trial')} not asked for.")
     return _conclude(search, studies, layout, args, out)
 
 
