@@ -20,7 +20,8 @@ from icbench import grid
 from icbench.failure import record_failure
 from icbench.layout import Layout
 from icbench.results import finished
-from icbench.search import settings
+from icbench.search import settings, storage
+from icbench.search.study import CellStudy
 
 SEARCH = """
 name: small
@@ -220,6 +221,19 @@ def test_what_a_search_would_do(tmp_path: Path, icbench_here: Icbench) -> None:
     assert not (tmp_path / "results").exists()
     record: Any = icbench_here("search", "search.yaml", "--dry-run", "--no-build", "--json").json()
     assert [cell["trials"] for cell in record["cells"]] == [4, 4]
+
+
+def test_what_others_are_at_is_not_confirmed_yet(tmp_path: Path, icbench_here: Icbench) -> None:
+    """A trial of a controller elsewhere, which may have died: the search is not said to be done."""
+    text, _ = SEARCH.replace("epochs: 3", "epochs: 1").split("search:")
+    write(tmp_path, text + "search: {parameters: {dropout: {low: 0, high: 0.4}}, trials: 1}")
+    layout, search = Layout(tmp_path / "results"), settings.load(tmp_path / "search.yaml")
+    database = storage.connect(storage.url(layout, None), layout)
+    assert CellStudy(search, search.cells[1], database).ask("elsewhere") is not None
+    database.engine.dispose()
+    ended = icbench_here("search", "search.yaml", "--profile", "one.yaml", "--no-build", "--confirm")
+    assert "1 trial of other controllers under way: what is best may still change." in ended.err
+    assert not (tmp_path / "results/sweeps/small-confirm").exists()
 
 
 def test_a_spent_budget_is_told(tmp_path: Path, icbench_here: Icbench) -> None:

@@ -311,7 +311,7 @@ def _conclude(
     search: "Search", studies: "list[CellStudy]", layout: "Layout", args: argparse.Namespace, out: "Console"
 ) -> int:
     """Show what was found, then have it confirmed or say how; the exit code."""
-    from icbench.console import print_json
+    from icbench.console import plural, print_json
 
     if args.json and not args.confirm:
         print_json({"name": search.name, "studies": [_record(study) for study in studies]})
@@ -321,8 +321,11 @@ def _conclude(
     for study in failed:
         reasons = study.failures() or ["no trial was completed"]
         complain(f"{study.cell.words}: {study.counts()['FAIL']} trials failed. The last: {reasons[-1]}")
+    if elsewhere := sum(study.counts()["RUNNING"] for study in studies):
+        under_way = f"{plural(elsewhere, 'trial')} of other controllers under way: what is best may still change."
+        complain(f"{under_way} The last to end has all of them.")
     grid = layout.sweep(search.name).confirmation
-    if not args.confirm or len(failed) == len(studies):
+    if not args.confirm or elsewhere or len(failed) == len(studies):
         at = _results(layout)
         if grid.exists():
             out.print(f"What was found is confirmed on test images by: icbench sweep {grid}{at}")

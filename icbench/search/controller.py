@@ -133,6 +133,7 @@ class Controller:
 
     def follow(self, crew: Crew) -> Iterator[Ended | str]:
         """Search until nothing is left to do here. Yields trials that have ended, and words about what else happens."""
+        closed = False
         self.adopt()
         yield from self._look(crew)
         for event in crew.events():
@@ -141,8 +142,10 @@ class Controller:
                     yield f"a worker died in {event['run_id']}; the run goes on from its last checkpoint"
                 continue
             yield from self._look(crew)
-            if self.is_done:
-                crew.close()
+            if not closed and self.is_done:
+                self.adopt()  # of one that has died since we looked last
+                if closed := self.is_done:
+                    crew.close()
         self.record()
 
     def adopt(self) -> None:
