@@ -116,6 +116,11 @@ class Found:
         return sum(trial.diverged for trial in self.trials if trial.repeats is None)
 
     @property
+    def all_diverged(self) -> bool:
+        """Whether every run of every complete trial diverged, so that none is better than another."""
+        return bool(self.complete) and all(trial.diverged == len(trial.by_seed) for trial in self.complete)
+
+    @property
     def dimensions(self) -> tuple[Parameter, ...]:
         return self.cell.space.dimensions
 
