@@ -92,6 +92,8 @@ def icbench(tmp_path: Path) -> Icbench:
 def icbench_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Icbench:
     """As `icbench`, but in this process, which has imported already what a command takes."""
     monkeypatch.chdir(tmp_path)
+    for name in os.environ.keys() - environment().keys():
+        monkeypatch.delenv(name)
 
     def run(*arguments: object) -> Finished:
         try:

@@ -30,7 +30,7 @@ from icbench.work.canaries import Company
 
 WriteGrid = Callable[..., Path]
 TWO = """
-recipe: {name: digits, epochs: 12}
+recipe: {name: digits, epochs: 4}
 fixed: {dataset: digits, depth: 8, norm: batch}
 grid: {ordering: [baseline, conv-relu-ic]}
 seeds: 2
@@ -48,7 +48,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(canary, "_SECONDS", 0.1)
 
 
-def test_a_canary_and_the_sweep_that_follows(icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
+def test_a_canary_and_the_sweep_that_follows(
+    icbench: Icbench, icbench_here: Icbench, write_grid: WriteGrid, tmp_path: Path
+) -> None:
     """The estimate of a run is within a factor of two of what runs take; others at work here share the machine."""
     write_grid(TWO)
     write_grid("workers: 1\ndevice: cpu", "one.yaml")
@@ -66,7 +68,7 @@ def test_a_canary_and_the_sweep_that_follows(icbench: Icbench, write_grid: Write
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["canaries"]
 
     assert icbench("sweep", *arguments).code == 0
-    after = icbench("plan", *arguments, "--json").json()["estimate"]
+    after = icbench_here("plan", *arguments, "--json").json()["estimate"]
     assert after["finished"]["runs"] == 4
     (ledger,) = (tmp_path / "results" / "sweeps").glob("*/ledger/*.json")
     entry = json.loads(ledger.read_text())

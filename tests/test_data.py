@@ -252,7 +252,7 @@ def test_prepare_copies_and_checks_an_npz(icbench: Icbench, tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("small")
-def test_prepare_names_what_is_wrong(icbench: Icbench, tmp_path: Path) -> None:
+def test_prepare_names_what_is_wrong(icbench_here: Icbench, tmp_path: Path) -> None:
     files = python_files("cifar10", cifar("cifar10"))
     as_folder({name: files[name] for name in ("data_batch_1", "test_batch")}, tmp_path / "some")
     as_folder(files | {"data_batch_3": b"\x80\x02cos\nsystem\nq\x00."}, tmp_path / "evil")
@@ -266,23 +266,26 @@ def test_prepare_names_what_is_wrong(icbench: Icbench, tmp_path: Path) -> None:
         "nowhere": "there is no such file or directory",
     }
     for source, words in cases.items():
-        done = icbench("data", "prepare", "cifar10", "--from", source)
+        done = icbench_here("data", "prepare", "cifar10", "--from", source)
         assert done.code == 2, done.err
         assert f"icbench: {source}: " in done.err
         assert words in done.err
         assert "Traceback" not in done.err
-    assert "there is no dataset 'cifar'. Did you mean 'cifar10'?" in icbench("data", "prepare", "cifar").err
-    assert "it ships with icbench" in icbench("data", "prepare", "digits").err
+    assert "there is no dataset 'cifar'. Did you mean 'cifar10'?" in icbench_here("data", "prepare", "cifar").err
+    assert "it ships with icbench" in icbench_here("data", "prepare", "digits").err
     assert not (tmp_path / "data").exists()
 
 
-def test_a_missing_data_set_says_what_to_type(icbench: Icbench, tmp_path: Path) -> None:
+def test_a_missing_data_set_says_what_to_type(
+    icbench_here: Icbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "grid.yaml").write_text("recipe: chen2019\nfixed: {dataset: cifar100, depth: 20, ordering: baseline}")
     for arguments, remedy in (((), ""), (("--data", "sets"), " --data sets")):
-        done = icbench("sweep", "grid.yaml", *arguments)
+        done = icbench_here("sweep", "grid.yaml", *arguments)
         assert done.code == 2
         assert done.err.endswith(f"Fetch it with: icbench data prepare cifar100{remedy}\n")
-    assert "elsewhere/cifar100.npz does not exist" in icbench("sweep", "grid.yaml", ICBENCH_DATA="elsewhere").err
+    monkeypatch.setenv("ICBENCH_DATA", "elsewhere")
+    assert "elsewhere/cifar100.npz does not exist" in icbench_here("sweep", "grid.yaml").err
     assert [path.name for path in tmp_path.iterdir()] == ["grid.yaml"]
 
 

@@ -306,20 +306,20 @@ def canary(features: Features, hardware: str, memory: int, device: str = "H100")
     )
 
 
-def test_a_profile_that_leaves_runs_per_gpu_open(write_grid: WriteGrid, icbench: Icbench, tmp_path: Path) -> None:
+def test_a_profile_that_leaves_runs_per_gpu_open(write_grid: WriteGrid, icbench_here: Icbench, tmp_path: Path) -> None:
     """Known canaries of its nets there decide; until then it is one."""
     write_grid("recipe: chen2019\nfixed: {dataset: cifar10, depth: 20}\ngrid: {ordering: [baseline, relu-ic-conv]}")
     write_grid("executor: slurm\ntime_limit: 60\nruns_per_gpu: auto\ngpu_type: h100\nmax_jobs_at_once: 1", "c.yaml")
     machine = profile.load(str(tmp_path / "c.yaml"))
     assert isinstance(machine, profile.Slurm)
     assert (machine.runs_per_gpu, machine.automatic, machine.slots) == (1, True, 1)
-    before = icbench("plan", "grid.yaml", "--profile", "c.yaml", "--no-build").out
+    before = icbench_here("plan", "grid.yaml", "--profile", "c.yaml", "--no-build").out
     assert "One run a GPU: how many have room there no canary has measured yet." in before
     where = "device=cuda partition=None constraint=None gpu_type=h100"
     nets = [estimate.features_of(config) for _, config in grid.load(tmp_path / "grid.yaml").runs()]
     found = [canary(each, where, peak * GIGABYTE) for each, peak in zip(nets, (3, 11), strict=True)]
     timings.write_canaries(Layout(tmp_path / "results"), found)
-    after = icbench("plan", "grid.yaml", "--profile", "c.yaml", "--no-build", "--json").json()
+    after = icbench_here("plan", "grid.yaml", "--profile", "c.yaml", "--no-build", "--json").json()
     assert after["estimate"]["runs_per_gpu"].startswith("6 runs a GPU: the largest net measured had 11.0 of its 80 GiB")
     assert after["estimate"]["source"]["device"] == "H100"
     assert [len(pack) for pack in after["packs"]] == [1, 1]  # two of the six slots
@@ -327,7 +327,7 @@ def test_a_profile_that_leaves_runs_per_gpu_open(write_grid: WriteGrid, icbench:
     assert (decided.runs_per_gpu, decided.cpus_per_gpu, decided.automatic, decided.slots) == (6, 6, False, 6)
     assert profile.resource(decided) == ("gpu", 1 / 6)
     write_grid("executor: slurm\ntime_limit: 60\nruns_per_gpu: auto\ngpu_type: a100", "c.yaml")
-    other = icbench("plan", "grid.yaml", "--profile", "c.yaml", "--no-build").out
+    other = icbench_here("plan", "grid.yaml", "--profile", "c.yaml", "--no-build").out
     assert "no canary has measured yet" in other
 
 

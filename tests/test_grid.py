@@ -637,9 +637,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["sweep", "plan"])
-def test_a_mistake_at_the_command_line(command: str, icbench: Icbench, write_grid: WriteGrid, tmp_path: Path) -> None:
+def test_a_mistake_at_the_command_line(
+    command: str, icbench_here: Icbench, write_grid: WriteGrid, tmp_path: Path
+) -> None:
     write_grid(FIXED + "grid:\n  droput: [0.1]")
-    done = icbench(command, "grid.yaml")
+    done = icbench_here(command, "grid.yaml")
     assert done.code == 2
     assert done.out == ""
     assert re.fullmatch(

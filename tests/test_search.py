@@ -17,8 +17,11 @@ from conftest import Icbench, environment, made_once, wait_for
 
 import icbench as package
 from icbench import grid
+from icbench.failure import record_failure
 from icbench.layout import Layout
-from icbench.search import settings
+from icbench.results import finished
+from icbench.search import settings, storage
+from icbench.search.study import CellStudy
 
 SEARCH = """
 name: small
@@ -93,12 +96,12 @@ def test_trials_are_ordinary_runs(searched: Path) -> None:
     assert [run_id] == grid.load(as_grid).run_ids
 
 
-def test_pruned_runs_are_no_results(searched: Path, icbench: Icbench) -> None:
+def test_pruned_runs_are_no_results(searched: Path, icbench_here: Icbench) -> None:
     """They are shown as pruned, keep a checkpoint and their epochs so far, and stop at an epoch's end."""
     trials = table(searched)
     pruned = trials[trials["state"] == "pruned"]
     assert len(pruned) >= 1
-    (status,) = icbench("status", "--results", searched / "results", "--json").json()
+    (status,) = icbench_here("status", "--results", searched / "results", "--json").json()
     assert status["pruned"] >= 1
     assert status["finished"] + status["pruned"] == status["total"]
     assert (status["interrupted"], status["waiting"], status["failures"]) == ([], 0, [])
@@ -109,7 +112,7 @@ def test_pruned_runs_are_no_results(searched: Path, icbench: Icbench) -> None:
     for run_id in left:
         assert layout.run(run_id).checkpoint.exists()
         assert "pruned after" in layout.run(run_id).log.read_text()
-        assert icbench("show", run_id, "--results", searched / "results", "--json").json()["state"] == "pruned"
+        assert icbench_here("show", run_id, "--results", searched / "results", "--json").json()["state"] == "pruned"
 
 
 def test_the_confirming_sweep(searched: Path) -> None:
@@ -130,11 +133,11 @@ def test_the_confirming_sweep(searched: Path) -> None:
     assert "confirmed on test images by: icbench sweep" in (searched / "out.txt").read_text()
 
 
-def test_nothing_is_left_to_do(searched: Path, icbench: Icbench) -> None:
+def test_nothing_is_left_to_do(searched: Path, icbench_here: Icbench) -> None:
     """The same search again asks nothing and trains nothing; more trials are asked for on top of those."""
     before = sorted(searched.glob("results/sweeps/small/submissions/*"))
     began = time.monotonic()
-    again = icbench("search", searched / "search.yaml", "--results", searched / "results", "--no-build", "--json")
+    again = icbench_here("search", searched / "search.yaml", "--results", searched / "results", "--no-build", "--json")
     assert again.code == 0, again.err
     assert time.monotonic() - began < 30
     assert [each["trials"] for each in again.json()["studies"]]
@@ -220,11 +223,54 @@ def test_what_a_search_would_do(tmp_path: Path, icbench_here: Icbench) -> None:
     assert [cell["trials"] for cell in record["cells"]] == [4, 4]
 
 
+def test_what_others_are_at_is_not_confirmed_yet(tmp_path: Path, icbench_here: Icbench) -> None:
+    """A trial of a controller elsewhere, which may have died: the search is not said to be done."""
+    text, _ = SEARCH.replace("epochs: 3", "epochs: 1").split("search:")
+    write(tmp_path, text + "search: {parameters: {dropout: {low: 0, high: 0.4}}, trials: 1}")
+    layout, search = Layout(tmp_path / "results"), settings.load(tmp_path / "search.yaml")
+    database = storage.connect(storage.url(layout, None), layout)
+    assert CellStudy(search, search.cells[1], database).ask("elsewhere") is not None
+    database.engine.dispose()
+    ended = icbench_here("search", "search.yaml", "--profile", "one.yaml", "--no-build", "--confirm")
+    assert "1 trial of other controllers under way: what is best may still change." in ended.err
+    assert not (tmp_path / "results/sweeps/small-confirm").exists()
+
+
+def test_a_spent_budget_is_told(tmp_path: Path, icbench_here: Icbench) -> None:
+    text, _ = SEARCH.split("search:")
+    write(tmp_path, text + "search: {parameters: {dropout: {low: 0, high: 0.4}}, trials: 5, budget: 0.0000001hours}")
+    ended = icbench_here("search", "search.yaml", "--profile", "one.yaml", "--no-build")
+    assert "The budget of 1e-07 hours is spent: 6 trials not asked for." in ended.out
+
+
+def test_failed_runs_are_tried_again(tmp_path: Path, icbench_here: Icbench) -> None:
+    """A cell with nothing to search for has one configuration, and while its run is known to fail so do all trials."""
+    text, _ = SEARCH.replace("epochs: 3", "epochs: 1").split("search:")
+    write(tmp_path, text + "search: {parameters: {dropout: {low: 0, high: 0.4}}, trials: 1}")
+    layout, search = Layout(tmp_path / "results"), settings.load(tmp_path / "search.yaml")
+    ((run_id, _),) = search.cells[0].runs({}, search.seeds)
+    record_failure(layout.run(run_id), "gpu-oom", "CUDA out of memory")
+    words = ("search", "search.yaml", "--profile", "one.yaml", "--no-build")
+    failed = icbench_here(*words)
+    assert failed.code == 1
+    assert "10 trials failed. The last: run" in failed.err
+    other = icbench_here(*words, "--retry-failed=cancelled")
+    assert other.code == 1
+    assert "no run of small has failed in the way cancelled." in other.err
+    again = icbench_here(*words, "--retry-failed=gpu-oom")
+    assert again.code == 0, again.err
+    assert "1 run of small that failed in the way gpu-oom may be trained again." in again.err
+    assert run_id in finished(layout)
+    assert "no run of small has failed." in icbench_here(*words, "--retry-failed").err
+    assert icbench_here(*words, "--retry-failed=diverged").code == 2
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--storage", "nonsense"], "--storage nonsense is no database"),
         (["--storage", "mysql://nobody:secret@localhost/none"], "mysql://nobody:***@localhost/none"),
+        (["--storage", "mysql://localhost/none?user=nobody&password=secret"], "password=***"),
         (["--storage", "sqlite:////nowhere/at/all.db"], "cannot be opened"),
         (["--detach"], "--detach needs a cluster"),
     ],

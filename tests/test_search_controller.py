@@ -173,6 +173,12 @@ def test_all_cells_have_the_same_budget(tmp_path: Path) -> None:
     with_baseline = search(tmp_path / "c", WITH_BASELINE, best_at_a_fifth)
     assert [study.counts()["COMPLETE"] for study in with_baseline.studies] == [1, 8]
 
+    (tmp_path / "e").mkdir()  # what a baseline's one run leaves of the budget is the other's
+    rest = search(tmp_path / "e", WITH_BASELINE + f"  budget: {hours:.6f}core-hours\n", best_at_a_fifth)
+    baseline, other = (study.seconds() / (EPOCHS * SECONDS) for study in rest.studies)
+    assert baseline == pytest.approx(1)
+    assert 4.99 < other < 6.01
+
 
 @pytest.mark.parametrize("pruner", ["none", "{name: median, n_startup_trials: 2}"])
 def test_a_search_that_dies_again_and_again(tmp_path: Path, pruner: str) -> None:

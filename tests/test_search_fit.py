@@ -10,7 +10,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from icbench.report.searches.fit import Process, Theta, matern, walk
-from icbench.report.searches.rates import functions, optimum
+from icbench.report.searches.rates import functions, most_lost, optimum
 
 BY_NAME = {truth.name: truth for truth in TRUTHS}
 
@@ -101,6 +101,22 @@ def test_equal_values_are_flat() -> None:
     best, alike = optimum(functions(x, np.full((6, 2), 0.9), LOOKED_AT[:, None] / 0.5), LOOKED_AT)
     assert alike.all()
     assert (best.low, best.high) == (0, 0.5)
+
+
+def test_how_flat_an_optimum_is_at_least() -> None:
+    """Few noisy values do not tell places apart, and leave room for much; many good ones leave little."""
+    drawn = np.array([[0.0, 1, 0.5], [0, 1, 0.9], [0, 1, 1.1], [0, 1, 0.4]]).repeat(100, axis=0)
+    assert most_lost(drawn, np.array([False, True, True])) == 0.6
+    assert most_lost(np.full((1, 3), 0.9), np.full(3, True)) == 0
+
+    def lost(trials: int, spread: float) -> float:
+        x = np.linspace(0, 1, trials)[:, None]
+        y = 0.9 + spread * np.random.default_rng(0).normal(size=(trials, 2))
+        found = functions(x, y, LOOKED_AT[:, None] / 0.5)
+        return most_lost(found, optimum(found, LOOKED_AT)[1])
+
+    assert lost(5, 0.1) > 0.1
+    assert lost(40, 0.001) < 0.002
 
 
 def test_where_functions_are_highest() -> None:

@@ -165,6 +165,25 @@ def test_a_grid_has_each_point_once(tmp_path: Path, database: Open) -> None:
     assert {tuple(sorted(values.items())) for values in other} == points
 
 
+def test_points_of_failed_trials_are_asked_for_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Whether the trial was lost or its run failed: no other point is taken twice in its place."""
+    search = load(tmp_path, POINTS, "sampler: grid")
+    study = study_of(search, memory())
+
+    def value(values: Mapping[str, Value]) -> float:
+        return float(values["width"])
+
+    for reason in ("", "run 123456789abc failed: out of memory"):
+        failing = study.ask("test")
+        assert failing is not None
+        study.fail(failing, Outcome(reason=reason))
+    found = drive(study, 12, value)
+    assert len({tuple(sorted(values.items())) for values in found}) == 12
+    assert not study.wants_more()
+    assert study.ask("test") is None
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(("sampler", "trials"), [("tpe", 30), ("tpe, multivariate", 30), ("cmaes", 40), ("gp", 14)])
 def test_a_sampler_learns(sampler: str, trials: int, tmp_path: Path) -> None:
     """The later third of its trials is better than a random search's, with each of two seeds."""

@@ -186,6 +186,27 @@ def test_trials_that_all_failed_are_shown(tmp_path: Path) -> None:
     assert "0 failed" in lost.counts_in_words
 
 
+def test_trials_that_all_diverged_have_no_best(tmp_path: Path) -> None:
+    """Nor a flat optimum, since all are equally bad."""
+
+    def rows(cell: SearchCell) -> list[Row]:
+        every = drawn(search, cell, 8)
+        return [trial(cell, i, values, [[0.0], [0.0]], diverged=2) for i, values in enumerate(every)]
+
+    search = load(tmp_path, TWO)
+    found = report(tmp_path, search, rows)
+    assert found.verdicts[1].endswith("every run of 8 complete trials diverged, so none is best.")
+    assert found.curves == []
+    assert "flat" not in found.answer
+
+
+def test_the_command_that_confirms_is_shown_until_it_is_done(tmp_path: Path) -> None:
+    for seeds in (0, 3, 4):
+        found = made(tmp_path, confirming(tmp_path, 0.86, 0.84, seeds))
+        found.layout.sweep("made").confirmation.write_text("")
+        assert ("What was found is confirmed on test images by" in page(found, [], "")) == (seeds < 4)
+
+
 def test_several_objectives_have_a_front(tmp_path: Path) -> None:
     text = TWO.replace("seeds: 2}", "seeds: 1, objective: [accuracy, {name: epochs-to-target, target: 0.8}]}")
     values = {0.1: (0.9, 5), 0.2: (0.85, 3), 0.3: (0.84, 4), 0.0: (0.9, 6), 0.4: (0.7, 2), 0.5: (0.9, 5)}

@@ -137,13 +137,13 @@ def test_a_real_search_in_postgresql(postgresql: str, tmp_path: Path, icbench: I
     assert not (tmp_path / "results/studies.db").exists()
 
 
-def test_a_database_that_does_not_answer(postgresql: str, tmp_path: Path, icbench: Icbench) -> None:
+def test_a_database_that_does_not_answer(postgresql: str, tmp_path: Path, icbench_here: Icbench) -> None:
     (tmp_path / "search.yaml").write_text(TEXT)
     for url, said in (
         (postgresql.replace("/studies", "/none"), 'database "none" does not exist'),
         ("postgresql+psycopg://me:secret@/x?host=/nowhere", "cannot be opened"),
     ):
-        refused = icbench("search", "search.yaml", "--no-build", "--storage", url)
+        refused = icbench_here("search", "search.yaml", "--no-build", "--storage", url)
         assert refused.code == 2
         assert said in refused.err
         assert "secret" not in refused.err

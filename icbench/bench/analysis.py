@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from icbench import imports
 from icbench.bench import memory
 from icbench.bench.findings import Column, Findings, Table, Tell, digits, spread
 from icbench.bench.measure import Comparison, Spread, in_turn
@@ -134,6 +135,7 @@ def main() -> None:
     """The child: a part's seconds, the process's peak of memory and what the part returned, as JSON."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    imports.arrow_alone()  # as the commands whose work it is do
     task, arguments = pickle.load(sys.stdin.buffer)
     began = time.perf_counter()
     figures = make(*arguments) if task == "make" else PARTS[arguments[0]](*arguments[1:])

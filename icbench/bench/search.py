@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from icbench.bench.findings import Column, Findings, Row, Table, Tell, digits, spread
 from icbench.bench.measure import Comparison, Spread, in_turn
+from icbench.bench.task import PLAIN
 from icbench.console import plural
 from icbench.errors import IcbenchError, UserError
 from icbench.machine import cores
@@ -45,6 +46,8 @@ _STEP = 0.5 / (_RATES - 1)
 _COARSE = 11  # of the exhaustive grid
 _FIRST_SEED, _FIRST_TRUE_SEED = 1000, 5000
 _ICBENCH = [sys.executable, "-P", "-m", "icbench"]
+# By what the other side trains.
+_OBJECTIVES = {PLAIN: "the plain loop", "eager": "icbench's training"}
 _OPTIMIZE = [sys.executable, "-P", "-c", "from icbench.bench.optimize import main; main()"]
 
 
@@ -64,7 +67,7 @@ class Settings:
 
 
 SHORT = Settings(repeats=1, trials=8, runs=20, searches=0)
-QUICK = Settings(repeats=1, trials=2, epochs=1, runs=2, searches=0)
+QUICK = Settings(repeats=1, trials=1, epochs=1, runs=1, searches=0)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +90,7 @@ def check(settings: Settings) -> None:
 
 def expected_seconds(settings: Settings) -> float:
     run = settings.epochs * 0.16
-    timed = settings.repeats * (2 * 8 + settings.trials * run * 2.5 / cores())
+    timed = settings.repeats * (3 * 8 + settings.trials * run * 5 / cores())
     short = settings.repeats * (2 * 8 + settings.runs * 0.4)
     table = _RATES * (settings.searches + settings.true_seeds) * run / cores() if settings.searches else 0
     return 10 + timed + short + table + 2 * settings.searches
@@ -100,7 +103,7 @@ def measure(settings: Settings, tell: Tell) -> Findings:
         (folder / "cpu.yaml").write_text(f"device: cpu\nworkers: {cores()}\nthreads: 1\n", encoding="utf-8")
         (folder / "one.yaml").write_text("device: cpu\nworkers: 1\nthreads: 1\n", encoding="utf-8")
         tell("search: trials an hour, by icbench and by study.optimize")
-        found.comparisons.append(_trials_an_hour(settings, folder))
+        found.comparisons.extend(_trials_an_hour(settings, folder))
         tell("search: the overhead of a trial")
         found.tables.append(_overhead(settings, folder))
         if settings.searches:
@@ -109,15 +112,23 @@ def measure(settings: Settings, tell: Tell) -> Findings:
     return found
 
 
-def _trials_an_hour(settings: Settings, folder: Path) -> Comparison:
+def _trials_an_hour(settings: Settings, folder: Path) -> list[Comparison]:
     # Of a range without steps no value comes twice, which would cost icbench nothing.
     file = _write(folder, "timed", epochs=settings.epochs, width=16, trials=settings.trials, sampler="tpe")
-    ways = {"icbench": partial(_by_icbench, file, "cpu.yaml"), "optimize": partial(_by_optimize, file)}
+    ways = {"icbench": partial(_by_icbench, file, "cpu.yaml")}
+    ways |= {engine: partial(_by_optimize, file, engine) for engine in _OBJECTIVES}
     seconds = in_turn(ways, settings.repeats)
     rates = {name: [3600 * settings.trials / each for each in taken] for name, taken in seconds.items()}
     runs = f"{plural(settings.trials, 'trial')} of {plural(settings.epochs, 'epoch')}, {cores()} at a time"
-    what = f"{runs}, from the command to its end; other: study.optimize(n_jobs={cores()})"
-    return Comparison.of_rates(what, "trials/h", rates["icbench"], rates["optimize"])
+    return [
+        Comparison.of_rates(
+            f"{runs}, starts included; other: study.optimize, {by}",
+            "trials/h",
+            rates["icbench"],
+            rates[engine],
+        )
+        for engine, by in _OBJECTIVES.items()
+    ]
 
 
 def _write(folder: Path, name: str, **given: Any) -> Path:
@@ -139,14 +150,14 @@ def _by_icbench(file: Path, profile: str, command: str = "search") -> float:
     return seconds
 
 
-def _by_optimize(file: Path) -> float:
+def _by_optimize(file: Path, engine: str) -> float:
     """Seconds of a process that does the same by `study.optimize`, with its study in an SQLite file as ours is."""
     from icbench.layout import Layout
     from icbench.search import settings
 
     layout = Layout(file.parent / "optimized")
     began = time.perf_counter()
-    _call(_OPTIMIZE, file.parent, pickle.dumps((settings.load(file), layout, cores())))
+    _call(_OPTIMIZE, file.parent, pickle.dumps((settings.load(file), layout, cores(), engine)))
     seconds = time.perf_counter() - began
     shutil.rmtree(layout.root)
     return seconds

@@ -61,3 +61,12 @@ def json(parser: argparse._ActionsContainer) -> None:
 
 def no_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-build", action="store_true", help="do not build each net of the grid once for a trial")
+
+
+def retry_failed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--retry-failed",
+        metavar="KIND",
+        help="run failed runs again too: all of them, or with --retry-failed=KIND those of one kind that "
+        "`icbench status` shows, such as gpu-oom",
+    )

@@ -126,5 +126,6 @@ def _cancel_run(prefix: str, layout: "Layout", out: "Console") -> int:
     if files.failure.exists():
         raise UserError(f"run {run_id} has failed already.", f"See why with: icbench show {run_id}")
     record_failure(files, kinds.CANCELLED, kinds.KINDS[kinds.CANCELLED])
-    out.print(f"cancelled run {run_id}; to have it done after all: icbench sweep GRID --retry-failed=cancelled")
+    again = "icbench sweep GRID, or search SEARCH, --retry-failed=cancelled"
+    out.print(f"cancelled run {run_id}; to have it done after all: {again}")
     return 0

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from icbench.commands import arguments
+from icbench.commands import arguments, retry
 from icbench.console import complain
 from icbench.errors import UserError
 
@@ -42,6 +42,7 @@ def add(commands: "Commands") -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything and say what there is to do; run nothing"
     )
+    arguments.retry_failed(parser)
     parser.add_argument("--confirm", action="store_true", help="at the end, run the sweep that confirms what was found")
     parser.add_argument(
         "--detach", action="store_true", help="on a cluster: have a job of its own do the search, and return at once"
@@ -55,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from icbench.profile import Slurm
     from icbench.search import settings
 
+    retry.check_kind(args.retry_failed)
     search, machine, layout = settings.load(args.file), profile.load(args.profile), arguments.layout(args)
     _check(search, machine, args)
     if args.dry_run:
@@ -66,11 +68,29 @@ def run(args: argparse.Namespace) -> int:
     if args.detach:
         if not isinstance(machine, Slurm):
             raise UserError("--detach needs a cluster.", "Give a profile with executor: slurm.")
+        _forget(search, layout, args.retry_failed)
         return _detach(search, machine, layout, args)
+    _forget(search, layout, args.retry_failed)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):  # a closed terminal or a job's end is a Ctrl-C too
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
     return _search(search, machine, layout, args)
+
+
+def _forget(search: "Search", layout: "Layout", kind: str | None) -> None:
+    """Let runs that failed in earlier trials be trained by those to come. kind: how they failed; None to leave all."""
+    from icbench import monitor
+    from icbench.console import plural
+    from icbench.files import read_json
+
+    if kind is None:
+        return
+    known = (read_json(layout.sweep(search.name).manifest) or {}).get("run_ids", [])
+    failed = [i for i, why in monitor.failures(layout, known).items() if kind in (arguments.ANY_KIND, why.kind)]
+    retry.forget(layout, failed)
+    how = "" if kind == arguments.ANY_KIND else f" in the way {kind}"
+    told = f"{plural(len(failed), 'run')} of {search.name} that failed{how} may be trained again."
+    complain(told if failed else f"no run of {search.name} has failed{how}.")
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -184,7 +204,7 @@ def _kept(search: "Search", layout: "Layout", args: argparse.Namespace) -> list[
 
 
 def _search(search: "Search", machine: "Profile", layout: "Layout", args: argparse.Namespace) -> int:
-    from icbench.console import console
+    from icbench.console import console, plural
     from icbench.profile import Slurm
     from icbench.search import confirm, storage
     from icbench.search.controller import Controller, prepare
@@ -216,6 +236,8 @@ def _search(search: "Search", machine: "Profile", layout: "Layout", args: argpar
             return 130
         confirm.write(files, search, studies)
         controller.record()
+        if left_out := controller.left_out:
+            out.print(f"The budget of {search.budget} is spent: {plural(left_out, 'trial')} not asked for.")
     return _conclude(search, studies, layout, args, out)
 
 
@@ -289,7 +311,7 @@ def _conclude(
     search: "Search", studies: "list[CellStudy]", layout: "Layout", args: argparse.Namespace, out: "Console"
 ) -> int:
     """Show what was found, then have it confirmed or say how; the exit code."""
-    from icbench.console import print_json
+    from icbench.console import plural, print_json
 
     if args.json and not args.confirm:
         print_json({"name": search.name, "studies": [_record(study) for study in studies]})
@@ -299,8 +321,11 @@ def _conclude(
     for study in failed:
         reasons = study.failures() or ["no trial was completed"]
         complain(f"{study.cell.words}: {study.counts()['FAIL']} trials failed. The last: {reasons[-1]}")
+    if elsewhere := sum(study.counts()["RUNNING"] for study in studies):
+        under_way = f"{plural(elsewhere, 'trial')} of other controllers under way: what is best may still change."
+        complain(f"{under_way} The last to end has all of them.")
     grid = layout.sweep(search.name).confirmation
-    if not args.confirm or len(failed) == len(studies):
+    if not args.confirm or elsewhere or len(failed) == len(studies):
         at = _results(layout)
         if grid.exists():
             out.print(f"What was found is confirmed on test images by: icbench sweep {grid}{at}")

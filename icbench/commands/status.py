@@ -138,5 +138,6 @@ def _print_failed(seen: "Overview", out: "Console") -> None:
         counts = Counter(failure.kind for failure in failures.values())
         out.print(f"failed by kind: {', '.join(f'{kind} {count}' for kind, count in sorted(counts.items()))}")
         out.print(
-            "To see why: icbench show RUN, icbench logs RUN. To try again: icbench sweep GRID --retry-failed[=KIND]"
+            "To see why: icbench show RUN, icbench logs RUN. "
+            "To try again: icbench sweep GRID, or search SEARCH, --retry-failed[=KIND]"
         )

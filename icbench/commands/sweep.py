@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from icbench.commands import arguments
 from icbench.commands.plan import compare, show
-from icbench.commands.retry import failed_among
+from icbench.commands.retry import check_kind, failed_among
 from icbench.console import complain
-from icbench.errors import UserError, suggest
+from icbench.errors import UserError
 
 if TYPE_CHECKING:
     from icbench.commands.arguments import Commands
@@ -33,12 +33,7 @@ def add(commands: "Commands") -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything and print the plan; run and write nothing"
     )
-    parser.add_argument(
-        "--retry-failed",
-        metavar="KIND",
-        help="run failed runs again too: all of them, or with --retry-failed=KIND those of one kind that "
-        "`icbench status` shows, such as gpu-oom",
-    )
+    arguments.retry_failed(parser)
     parser.add_argument(
         "--wait", action="store_true", help="on a cluster: follow the jobs until all is done, as a local sweep does"
     )
@@ -50,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from icbench import grid, profile
     from icbench.commands import estimating
 
-    _check_kind(args.retry_failed)
+    check_kind(args.retry_failed)
     sweep, machine, layout = grid.load(args.grid), profile.load(args.profile), arguments.layout(args)
     budget = estimating.parse_budget(args.budget, machine)
     todo = compare(sweep, layout, retry=args.retry_failed)
@@ -100,19 +95,6 @@ def _make(sweep: "Sweep", layout: "Layout", costing: "Costing", args: argparse.N
 
 def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
-
-
-def _check_kind(kind: str | None) -> None:
-    """Raise UserError unless runs can fail in this way."""
-    from icbench.kinds import KINDS
-
-    if kind == "diverged":
-        raise UserError(
-            "--retry-failed=diverged: a run that diverged is a result, not a failure; the same seed diverges again.",
-            "To have it done anew all the same, remove its files in runs/ and epochs/.",
-        )
-    if kind not in (None, arguments.ANY_KIND, *KINDS):
-        raise UserError(f"--retry-failed={kind}: there is no such kind.", suggest(kind, KINDS))
 
 
 def _check(todo: "Plan", machine: "Profile", args: argparse.Namespace) -> None:

@@ -94,6 +94,7 @@ class Controller:
     ):
         self.search = search
         self.studies = studies
+        self._single = [study for study in studies if not study.cell.space.parameters]
         self._layout = layout
         self._files = layout.sweep(search.name)
         self._slots = slots
@@ -125,8 +126,14 @@ class Controller:
         """Whether nothing is under way here and no trial is to be asked for."""
         return not self._active and not any(self._may_ask(study) for study in self.studies)
 
+    @property
+    def left_out(self) -> int:
+        """How many trials are not asked for, since the budget is spent."""
+        return sum(study.wanted - study.counted() for study in self.studies if study.wants_more())
+
     def follow(self, crew: Crew) -> Iterator[Ended | str]:
         """Search until nothing is left to do here. Yields trials that have ended, and words about what else happens."""
+        closed = False
         self.adopt()
         yield from self._look(crew)
         for event in crew.events():
@@ -135,8 +142,10 @@ class Controller:
                     yield f"a worker died in {event['run_id']}; the run goes on from its last checkpoint"
                 continue
             yield from self._look(crew)
-            if self.is_done:
-                crew.close()
+            if not closed and self.is_done:
+                self.adopt()  # of one that has died since we looked last
+                if closed := self.is_done:
+                    crew.close()
         self.record()
 
     def adopt(self) -> None:
@@ -191,7 +200,11 @@ class Controller:
             return False
         if budget.is_wall_time:
             return self._lived_before + time.monotonic() - self._began > budget.seconds
-        return study.seconds() * self._share > budget.seconds / len(self.studies)
+        if not study.cell.space.parameters:  # its one trial is what others are compared with
+            return False
+        single = sum(each.seconds() * self._share for each in self._single)
+        share = (budget.seconds - single) / (len(self.studies) - len(self._single))
+        return study.seconds() * self._share > share
 
     def _begin(self, study: CellStudy, trial: "optuna.Trial") -> _Active:
         active = _Active(study, trial, study.runs(trial), reported=study.reported(trial))

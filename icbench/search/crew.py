@@ -22,7 +22,7 @@ from icbench.profile import Local, Slurm
 from icbench.work.handout import Handout
 
 # A run on digits takes a second: what a free worker waits for its next is felt.
-_LOCAL_POLL_SECONDS = 0.02
+_LOCAL_POLL_SECONDS = 0.01
 _CLUSTER_POLL_SECONDS = 0.5
 _QUEUE_SECONDS = 15.0
 # Times in a row that jobs end although there is something to do, and nothing has come of them.

@@ -192,8 +192,7 @@ def _sampler(given: Variant, space: Space, seeding: Seeding, trial: int) -> "Bas
         case "random":
             return samplers.RandomSampler(seed=seed)
         case "grid":  # one order of the points for all trials
-            points = {each.name: each.points() or () for each in space.dimensions}
-            return samplers.GridSampler(points, seed=seeding.of(None))
+            return _grid(space, seeding.of(None))
         case "qmc":  # one sequence for all trials
             return samplers.QMCSampler(
                 seed=seeding.of(None),
@@ -203,3 +202,20 @@ def _sampler(given: Variant, space: Space, seeding: Seeding, trial: int) -> "Bas
                 **({"scramble": True} | options),
             )
     return samplers.TPESampler(seed=seed, **options)
+
+
+def _grid(space: Space, seed: int) -> "BaseSampler":
+    from optuna import samplers
+    from optuna.trial import TrialState
+
+    class Grid(samplers.GridSampler):
+        """Has the points of failed trials asked for again, which Optuna's takes for visited."""
+
+        def _get_unvisited_grid_ids(self, study: "Study") -> list[int]:
+            trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
+            visited = {trial.system_attrs.get("grid_id") for trial in trials}
+            every = range(points(space))
+            # Where none is left another controller has the last: this trial will be withdrawn.
+            return [index for index in every if index not in visited] or list(every)
+
+    return Grid({each.name: each.points() or () for each in space.dimensions}, seed=seed)

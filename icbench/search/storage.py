@@ -37,7 +37,7 @@ def _own(layout: Layout) -> str:
 
 def shown(url: str) -> str:
     """A URL without its password."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+    return re.sub(r"(://[^:/@]*:)[^@]*(?=@)|([?&]password=)[^&]*", r"\1\2***", url)
 
 
 @contextmanager

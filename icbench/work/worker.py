@@ -178,7 +178,7 @@ class _Worker:
                 raise Stop
             if time.monotonic() > until:
                 break
-            time.sleep(self._assignment.heartbeat_seconds / 50)
+            time.sleep(self._assignment.heartbeat_seconds / 200)
         else:
             return True
         self._ranks.broadcast(WAITING)

@@ -98,6 +98,11 @@ class Cluster:
     def state(self, job: str) -> str:
         return self.slurm("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}")
 
+    def restarts(self, job: str) -> int:
+        """How often the elements of a job were put back into the queue. What a job says of it, its end may cut off."""
+        counts = self.slurm("squeue", "--noheader", "--states=all", "--Format=RestartCnt", f"--jobs={job}")
+        return sum(map(int, counts.split()))
+
     def finish(self, seconds: float = 300) -> None:
         """Wait until the queue is empty."""
         wait_for(lambda: not self.slurm("squeue", "--noheader"), seconds, every=0.5)

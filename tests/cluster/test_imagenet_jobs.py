@@ -56,8 +56,8 @@ StreamedData.train_batch = _note
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where an icbench is whose ImageNet is small, this one prepared, and the results of GRID in one process."""
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where an icbench is whose ImageNet is small, and this one, prepared."""
     folder = tmp_path_factory.mktemp("imagenet")
     tree, photos = folder / "tree" / "icbench", folder / "photos"
     shutil.copytree(REPOSITORY / "icbench", tree, ignore=shutil.ignore_patterns("__pycache__"))
@@ -72,12 +72,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             image = photos / split / f"n{number % CLASSES:08}" / f"{number}.JPEG"
             image.parent.mkdir(parents=True, exist_ok=True)
             write_photo(image, KINDS[number % len(KINDS)], random)
-    alone = here(Cluster(Path("none"), folder), folder)
-    alone.write(GRID, "workers: 1")
-    for command in (("data", "prepare", "imagenet", "--from", "photos"), ("sweep", "grid.yaml", "--no-build")):
-        done = alone.icbench(*command)
-        assert done.code == 0, done.out + done.err
+    done = here(Cluster(Path("none"), folder), folder).icbench("data", "prepare", "imagenet", "--from", "photos")
+    assert done.code == 0, done.out + done.err
     return folder
+
+
+@pytest.fixture(scope="module")
+def place(prepared: Path) -> Path:
+    """The same, with the results of GRID in one process."""
+    alone = here(Cluster(Path("none"), prepared), prepared)
+    alone.write(GRID, "workers: 1")
+    done = alone.icbench("sweep", "grid.yaml", "--no-build")
+    assert done.code == 0, done.out + done.err
+    return prepared
 
 
 def here(cluster: Cluster, place: Path) -> Cluster:
@@ -135,14 +142,14 @@ def test_batches_in_parts_on_two_nodes(cluster: Cluster, place: Path) -> None:
     assert runs["images_at_once"].tolist() == [24]
 
 
-def test_a_trial_build_knows_the_held_out_images(place: Path, tmp_path: Path) -> None:
+def test_a_trial_build_knows_the_held_out_images(prepared: Path, tmp_path: Path) -> None:
     """One of two or three of each class, so that 103 are left to train on: two batches of 51 and one of 1."""
     held_out = GRID.replace("batch_size: 49", "batch_size: 51").replace(
         "dropout: 0\n", "dropout: 0\n  split: heldout\n"
     )
-    user = Cluster(Path("none"), tmp_path, tree=place / "tree")
+    user = Cluster(Path("none"), tmp_path, tree=prepared / "tree")
     user.write(held_out)
-    for data, code in ((place / "data", 2), (tmp_path, 0)):
+    for data, code in ((prepared / "data", 2), (tmp_path, 0)):
         done = user.icbench("plan", "grid.yaml", "--data", data)
         assert done.code == code, done.out + done.err
         assert ("be trained on a batch of 1: " in done.err) == bool(code)

@@ -43,6 +43,8 @@ def verdict(found: Found, confirmations: Sequence[Confirmation], curves: Sequenc
     """Of one cell, in a sentence. confirmations: of its best trials, by the first objective; curves: of that."""
     if not found.best:
         return f"{found.name}: {_nothing(found)}."
+    if found.all_diverged:
+        return f"{found.name}: every run of {plural(len(found.complete), 'complete trial')} diverged, so none is best."
     if len(confirmations) > 1:
         return f"{found.name}: {_front(confirmations)}."
     (one,) = confirmations

@@ -14,7 +14,6 @@ from icbench.report.evidence import Evidence
 from icbench.report.searches.found import Found, Trial
 from icbench.report.stats import Estimate, Tested
 from icbench.report.treatments import Contrast
-from icbench.search.confirm import PAPERS_DROPOUT
 from icbench.search.objective import ACCURACY, AREA, Objective
 
 _LEVEL = 0.05
@@ -62,13 +61,13 @@ class Confirmation:
     @property
     def is_papers(self) -> bool:
         """Whether each of its rates is the paper's own."""
-        rates = self.found.rates
-        return bool(rates) and all(self.trial.parameters[each.name] == PAPERS_DROPOUT for each in rates)
+        values = self.trial.parameters
+        return self.found.with_papers_rate(values) == self.found.config(values)
 
     @property
     def against_papers(self) -> bool:
         """Whether it is the paper's rate that it is judged against; else the baseline."""
-        return bool(self.found.rates) and not self.is_papers
+        return self.found.with_papers_rate(self.trial.parameters) is not None and not self.is_papers
 
     @property
     def difference(self) -> Difference | None:
@@ -156,10 +155,10 @@ def confirmations(every: Sequence[Found], evidence: Evidence | None) -> Confirma
 def _arms(found: Found, trial: Trial, evidence: Evidence | None) -> _Arms:
     """The cells by their configurations: the confirming sweep's grid has not the search's words for them."""
     best = found.config(trial.parameters).cell_id
-    papers = dict(trial.parameters) | dict.fromkeys((each.name for each in found.rates), PAPERS_DROPOUT)
+    papers = found.with_papers_rate(trial.parameters)
     known = evidence.cells if evidence else {}
     baseline = evidence.sweep.baselines.get(best, "") if evidence else ""
-    of_papers = found.config(papers).cell_id if found.rates else ""
+    of_papers = papers.cell_id if papers else ""
     return _Arms(found, trial, best if best in known else "", of_papers if of_papers in known else "", baseline)
 
 

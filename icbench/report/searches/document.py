@@ -184,6 +184,11 @@ class SearchReport:
         return f"icbench sweep {shlex.quote(str(grid_file))}{at}"
 
     @property
+    def is_confirmed(self) -> bool:
+        """Whether each of the best trials has all its runs on test images."""
+        return all(0 < each.seeds[1] <= each.seeds[0] for each in self.confirmations.every)
+
+    @property
     def is_empty(self) -> bool:
         """Whether no trial was made."""
         return not any(each.trials for each in self.found)

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from icbench.config import RunConfig
+from icbench.search.confirm import PAPERS_DROPOUT
 from icbench.search.objective import Objective
 from icbench.search.settings import Search, SearchCell
 from icbench.search.space import Parameter, Value
@@ -53,15 +54,19 @@ def in_short(value: Value) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A cell's trials. name: the cell in words, which no other has. best: the best trial, or those that no other beats
-    in all objectives; of trials that are equally good the first.
+    """A cell's trials. best: the best trial, or those that no other beats in all objectives; of trials that are equally
+    good the first.
     """
 
     search: Search
     cell: SearchCell
-    name: str
     trials: tuple[Trial, ...]
     best: tuple[Trial, ...]
+
+    @property
+    def name(self) -> str:
+        """The cell in words, which no other has."""
+        return self.cell.words
 
     @cached_property
     def complete(self) -> tuple[Trial, ...]:
@@ -111,6 +116,11 @@ class Found:
         return sum(trial.diverged for trial in self.trials if trial.repeats is None)
 
     @property
+    def all_diverged(self) -> bool:
+        """Whether every run of every complete trial diverged, so that none is better than another."""
+        return bool(self.complete) and all(trial.diverged == len(trial.by_seed) for trial in self.complete)
+
+    @property
     def dimensions(self) -> tuple[Parameter, ...]:
         return self.cell.space.dimensions
 
@@ -122,6 +132,11 @@ class Found:
     def config(self, values: Mapping[str, Value]) -> RunConfig:
         """The cell with these values, on test images."""
         return replace(self.cell.space.config(values), split="test")
+
+    def with_papers_rate(self, values: Mapping[str, Value]) -> RunConfig | None:
+        """The same with the paper's dropout rate in all stages; None where no rate was searched, or none matters."""
+        config = self.config(values)
+        return replace(config, dropout=PAPERS_DROPOUT) if self.rates and config.dropout is not None else None
 
     def best_so_far(self, objective: int) -> tuple[list[int], list[float]]:
         """The numbers of the complete trials, and the best value of an objective up to each."""
@@ -137,12 +152,10 @@ class Found:
 
 def found(search: Search, rows: Sequence[Mapping[str, Any]], confirmed: Collection[str] = ()) -> list[Found]:
     """Each cell of a search with its trials. confirmed: ids of cells; of equally good trials, one of these is best."""
-    words = [cell.words for cell in search.cells]
     every = []
     for cell in search.cells:
         own = _with_repeats([_trial(row) for row in rows if row["cell"] == cell.key])
-        name = cell.words if words.count(cell.words) == 1 else f"{cell.words} [{cell.key}]"
-        every.append(_judged(Found(search, cell, name, tuple(own), ()), confirmed))
+        every.append(_judged(Found(search, cell, tuple(own), ()), confirmed))
     return every
 
 

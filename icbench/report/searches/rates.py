@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icbench.metrics import Floats
-from icbench.report.searches.found import Found, Trial, number_of
+from icbench.report.searches.found import Found, Trial, number_of, scale
 from icbench.report.stats import Estimate
 from icbench.search.confirm import PAPERS_DROPOUT
 from icbench.search.objective import Objective
@@ -30,7 +30,8 @@ class Curve:
     """Of an objective along a rate. x: (points,) rates; mean, low, high: the curve there with its 95 % interval.
 
     best: where the curve is best, with the 95 % interval of that place. alike: whether a rate is not told from it: the
-    95 % interval of the difference reaches 0. trials: that it goes through, with so many different rates.
+    95 % interval of the difference reaches 0. within: how much worse than the best these may be at most, the upper ends
+    of these intervals. trials: that it goes through, with so many different rates.
     """
 
     found: Found
@@ -42,6 +43,7 @@ class Curve:
     high: Floats
     best: Estimate
     alike: NDArray[np.bool_]
+    within: float
     trials: tuple[Trial, ...]
     rates: int
 
@@ -77,17 +79,21 @@ class Curve:
 
     @property
     def in_words(self) -> str:
-        """How wide the optimum is, as far as can be told."""
+        """How wide the optimum is, and how flat at least: few trials leave room for much."""
         told = " and ".join(self.spans)
+        unit = "points" if self.objective.is_fraction else "epochs"
+        flat = f"flat to within {scale(self.objective) * self.within:.2g} {unit}"
         if self.alike.all():
-            return f"no dropout rate from {told} is told from the best: the optimum is flat, as far as the trials say"
+            return f"no dropout rate from {told} is told from the best: the optimum is {flat}, as far as the trials say"
         if self.is_flat:
-            return f"the optimum is flat from {told}, as far as the trials say"
+            return f"the optimum from {told} is {flat}, as far as the trials say"
         return f"rates from {told} are not told from the best"
 
 
 def curves(found: Found) -> list[Curve]:
-    """The curves of a cell: of each objective along each rate, as far as there are enough trials."""
+    """The curves of a cell: of each objective along each rate, where enough trials say something."""
+    if found.all_diverged:
+        return []
     every = (
         _curve(found, dimension, index) for dimension in found.rates for index in range(len(found.search.objectives))
     )
@@ -114,7 +120,8 @@ def _curve(found: Found, dimension: Parameter, index: int) -> Curve | None:
         np.sort(sign * np.quantile(drawn, [_TAIL, 1 - _TAIL], axis=0), axis=0),
     )
     where, alike = optimum(drawn, x)
-    return Curve(found, dimension, objective, x, mean, low, high, where, alike, trials, rates)
+    within = most_lost(drawn, alike)
+    return Curve(found, dimension, objective, x, mean, low, high, where, alike, within, trials, rates)
 
 
 def best_in(trials: Sequence[Trial], index: int, objective: Objective) -> Trial:
@@ -152,6 +159,14 @@ def optimum(drawn: Floats, x: Floats) -> tuple[Estimate, NDArray[np.bool_]]:
     return Estimate(
         float(x[best]), min(float(low), float(x[best])), max(float(high), float(x[best]))
     ), less <= _ROUNDING
+
+
+def most_lost(drawn: Floats, alike: NDArray[np.bool_]) -> float:
+    """By how much the best may be better than places that are not told from it: the highest upper end of the 95 %
+    intervals of the differences. drawn: (draws, points); alike: (points,).
+    """
+    best = int(drawn.mean(axis=0).argmax())
+    return float(np.quantile(drawn[:, [best]] - drawn, 1 - _TAIL, axis=0)[alike].max())
 
 
 def _places(dimension: Parameter) -> Floats:

@@ -164,8 +164,9 @@ def rates(curves: Sequence[Curve]) -> Table:
         f"in the best trial, for cells with {FEWEST_RATES} different rates or more. Best of curve: the rate at which "
         "it is best, with the 95 % interval of that rate. Not told from it: the rates of which the 95 % interval of "
         "the difference to that reaches 0; falls by: how much worse the curve is there, at most, in percentage points "
-        f"or epochs; flat: they are a fifth of all rates or more; {PAPERS_DROPOUT:g}: whether it is one of them. Few "
-        "or noisy trials tell little apart.",
+        f"or epochs; flat: they are a fifth of all rates or more; {PAPERS_DROPOUT:g}: whether it is one of them; to "
+        "within: how much worse than the best they may be, at most, by the 95 % intervals. Few or noisy trials tell "
+        "little apart, and leave room for much.",
         columns=(
             Column("cell", "cell", TEXT, lambda c: c.found.name),
             Column("rate", "rate", TEXT, lambda c: c.dimension.name),
@@ -177,6 +178,9 @@ def rates(curves: Sequence[Curve]) -> Table:
             Column("fall", "falls by", _FIGURE, lambda c: _Judged(c.objective, Estimate(c.fall, math.nan, math.nan))),
             Column("flat", "flat", TEXT, lambda c: _YES[c.is_flat]),
             Column("papers", f"{PAPERS_DROPOUT:g}", TEXT, lambda c: _YES[c.has_papers]),
+            Column(
+                "within", "to within", _FIGURE, lambda c: _Judged(c.objective, Estimate(c.within, math.nan, math.nan))
+            ),
         ),
         rows=curves,
     )
