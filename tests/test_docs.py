@@ -34,7 +34,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_the_readme_s_grid_search_and_profile(tmp_path: Path) -> None:
-    text, searched, cluster = blocks("README.md", "yaml")
+    text, searched, probed, cluster = blocks("README.md", "yaml")
     file = tmp_path / "any.yaml"
     file.write_text(text)
     assert len(grid.load(file).run_ids) == 39
@@ -42,6 +42,10 @@ def test_the_readme_s_grid_search_and_profile(tmp_path: Path) -> None:
     search = settings.load(file)
     assert [search.trials_of(cell) for cell in search.cells] == [20] * 4
     assert [len(cell.space.parameters) for cell in search.cells] == [1, 2, 2, 2]
+    file.write_text(text + probed)
+    recording = grid.load(file).recording
+    assert [each.probe.name for each in recording.probes] == ["dependence", "zigzag", "conditioning"]
+    assert recording.keep.of(20) == [0, 20]
     file.write_text(cluster)
     assert profile.load(str(file)).packs(1000) == 16 * 8
 
