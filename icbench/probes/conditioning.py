@@ -67,7 +67,7 @@ class _Conditioning:
 
     def _blocks(self, subject: Subject) -> Iterator[Measurement]:
         images, labels = subject.images(0, min(self.fisher_images, subject.data.train_count))
-        grams: dict[str, tuple[Tensor, int]] = {}
+        grams: dict[str, Tensor] = {}
 
         def see(passage: Backward) -> None:
             grams[passage.at.name] = gram(passage)
@@ -80,10 +80,9 @@ class _Conditioning:
         sampled = torch.multinomial(chances, 1, generator=subject.generator)[:, 0].to(labels.device)
         for statistic, targets in (("fisher", sampled), ("empirical_fisher", labels)):
             cross_entropy(logits, targets).backward(retain_graph=targets is sampled)  # type: ignore[no-untyped-call]
-            for name, (matrix, most) in reversed(grams.items()):
+            for name, matrix in reversed(grams.items()):
                 if torch.isfinite(matrix).all():
-                    eigenvalues = torch.linalg.eigvalsh(matrix / len(images))[-most:]
-                    yield from _spectrum(name, statistic, eigenvalues, len(images))
+                    yield from _spectrum(name, statistic, torch.linalg.eigvalsh(matrix / len(images)), len(images))
             grams.clear()
 
 
@@ -115,14 +114,13 @@ class Moments:
         return found
 
 
-def gram(passage: Backward) -> tuple[Tensor, int]:
-    """The Gram matrix of the images' gradients by a layer's filters, (N, N) in float64, and its greatest rank."""
-    total, parameters = torch.zeros((), dtype=torch.float64, device=passage.gradient.device), 0
+def gram(passage: Backward) -> Tensor:
+    """The Gram matrix of the images' gradients by a layer's filters, (N, N) in float64."""
+    total = torch.zeros((), dtype=torch.float64, device=passage.gradient.device)
     for some in passage.by_filters_of_each_image():
         gradients = some.flatten(1).double()
         total = total + gradients @ gradients.T
-        parameters += gradients.shape[1]
-    return total, min(len(total), parameters)
+    return total
 
 
 def _spectrum(layer: str, matrix: str, eigenvalues: Tensor, images: int) -> Iterator[Measurement]:

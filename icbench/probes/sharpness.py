@@ -17,7 +17,7 @@ Cost: by default 64 images and at most 12 + 8 products, of ResNet-20 as much as 
 or three times that with differences. In memory: the graph of a gradient, about three times that of a loss.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -62,11 +62,16 @@ class _Sharpness:
         found = largest_eigenvalue(product, start, self.iterations)
         yield Measurement("", "hessian_largest_eigenvalue", found.value, None, found.products)
         yield Measurement("", "hessian_residual", found.residual, None, found.products)
-        forms = []
-        for _ in range(self.vectors):
-            signs = torch.randint(0, 2, (size,), generator=subject.generator).double().to(device) * 2 - 1
-            forms.append((signs @ product(signs)).item())
-        yield from mean_of("", "hessian_trace", forms)
+        signs = (
+            torch.randint(0, 2, (size,), generator=subject.generator).double().to(device) * 2 - 1
+            for _ in range(self.vectors)
+        )
+        yield from mean_of("", "hessian_trace", trace_estimates(product, signs))
+
+
+def trace_estimates(product: Product, signs: Iterable[Tensor]) -> list[float]:
+    """One unbiased estimate of the trace for each vector of independent signs."""
+    return [(each @ product(each)).item() for each in signs]
 
 
 class Ritz(NamedTuple):
