@@ -108,6 +108,12 @@ def test_wilcoxon_judges_seeds(tmp_path: Path) -> None:
     assert all(len(row["by_seed"]) == 8 for row in rows if row["state"] == "complete")
 
 
+def test_where_all_diverge_none_is_best(tmp_path: Path) -> None:
+    done = search(tmp_path, TEXT, lambda config: best_at_a_fifth(config)[:2])
+    assert done.studies[0].counts()["COMPLETE"] == 8
+    assert done.studies[0].best() == []
+
+
 def test_a_diverged_run_is_the_worst(tmp_path: Path) -> None:
     """It counts as 0, and is told: half of the trial's seeds diverge."""
 

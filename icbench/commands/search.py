@@ -319,8 +319,7 @@ def _conclude(
         _print_found(search, studies, out)
     failed = [study for study in studies if study.gave_up or not study.best()]
     for study in failed:
-        reasons = study.failures() or ["no trial was completed"]
-        complain(f"{study.cell.words}: {study.counts()['FAIL']} trials failed. The last: {reasons[-1]}")
+        complain(f"{study.cell.words}: {_why_none(study)}")
     if elsewhere := sum(study.counts()["RUNNING"] for study in studies):
         under_way = f"{plural(elsewhere, 'trial')} of other controllers under way: what is best may still change."
         complain(f"{under_way} The last to end has all of them.")
@@ -331,7 +330,20 @@ def _conclude(
             out.print(f"What was found is confirmed on test images by: icbench sweep {grid}{at}")
         out.print(f"For figures: icbench report --sweep {shlex.quote(search.name)}{at}")
         return 1 if failed else 0
-    return _confirm(grid, args) or (1 if failed else 0)
+    code = _confirm(grid, args)
+    out.print(f"For what was searched and found: icbench report --sweep {shlex.quote(search.name)}{_results(layout)}")
+    return code or (1 if failed else 0)
+
+
+def _why_none(study: "CellStudy") -> str:
+    """Why a study has no best trial, or was given up."""
+    from icbench.console import plural
+
+    counts = study.counts()
+    if counts["COMPLETE"] and not study.gave_up:
+        return f"every run of {plural(counts['COMPLETE'], 'complete trial')} diverged, so none is best."
+    reasons = study.failures() or ["no trial was completed"]
+    return f"{plural(counts['FAIL'], 'trial')} failed. The last: {reasons[-1]}"
 
 
 def _confirm(grid: Path, args: argparse.Namespace) -> int:

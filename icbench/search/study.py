@@ -250,11 +250,14 @@ class CellStudy:
         tally.note(state, outcome)
 
     def best(self) -> "list[FrozenTrial]":
-        """The best trial, of equally good ones the first; of several objectives, those that none other beats in all."""
+        """The best trial, of equally good ones the first; of several objectives, those that none other beats in all.
+
+        None where every run of every complete trial diverged: then none is better than another.
+        """
         from optuna.trial import TrialState
 
         complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if not complete:
+        if all(Outcome.of(trial).diverged == len(self.search.seeds) for trial in complete):
             return []
         if len(self.search.objectives) > 1:
             return self.study.best_trials
