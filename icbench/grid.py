@@ -152,6 +152,8 @@ def _elsewhere(key: str) -> str:
     """The remedy for a configuration's field that stands at the top."""
     if key == "search":
         return "A file with a search is for: icbench search FILE."
+    if key in recording.KEYS:
+        return "A search measures nothing inside nets; a sweep does: write it into that one's grid."
     if key == "seed":
         return "Write seeds: 3, or seeds: [0, 1, 2]."
     if key in DEFAULTS or key in REQUIRED:

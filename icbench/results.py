@@ -219,6 +219,15 @@ def read_probes(layout: Layout, run_ids: Collection[str] | None = None) -> "pa.T
     return rows.take(pc.sort_indices(rows.append_column("at", at), [("run_id", "ascending"), ("at", "ascending")]))
 
 
+def measured(layout: Layout) -> set[str]:
+    """The ids of the runs that have rows in the probes table."""
+    import pyarrow.compute as pc
+
+    file = layout.compacted_table(PROBES)
+    compacted = pc.unique(_dataset([file], PROBES, ["run_id"])["run_id"]).to_pylist() if file.exists() else []
+    return {*_small_files(layout, PROBES), *compacted}
+
+
 def read(
     layout: Layout, table: str, run_ids: Collection[str] | None = None, columns: Collection[str] | None = None
 ) -> "pa.Table":

@@ -184,6 +184,20 @@ def test_one_run_by_other_probes(folder: Path, icbench_here: Icbench, tmp_path: 
     pd.testing.assert_frame_equal(probes(copied), after)
 
 
+def test_finished_runs_that_were_not_measured(folder: Path, icbench_here: Icbench, tmp_path: Path) -> None:
+    copied = copy(folder, tmp_path)
+    run_id = probes(copied)["run_id"][0]
+    assert "without any" not in icbench_here("sweep", "grid.yaml").err
+    Layout(copied / "results").row(results.PROBES, run_id).unlink()
+    assert icbench_here("sweep", "grid.yaml").err.startswith("1 finished run without any probe's rows.")
+    assert icbench_here("probe", "grid.yaml").code == 0
+    assert "without any" not in icbench_here("sweep", "grid.yaml").err
+    searched = PROBED + "search: {parameters: {dropout: {low: 0, high: 0.5}}, trials: 2}"
+    (copied / "search.yaml").write_text(searched.replace("relu-ic-conv]", "ic-conv-relu]"))
+    refused = icbench_here("search", "search.yaml")
+    assert (refused.code, "'probes'" in refused.err, "write it into that one's grid" in refused.err) == (2, True, True)
+
+
 def copy(folder: Path, target: Path) -> Path:
     import shutil
 

@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     sweep, machine, layout = grid.load(args.grid), profile.load(args.profile), arguments.layout(args)
     budget = estimating.parse_budget(args.budget, machine)
     todo = compare(sweep, layout, retry=args.retry_failed)
+    _note_unmeasured(todo, layout, args)
     if args.retry_failed and not failed_among(todo, layout):
         kind = "" if args.retry_failed == arguments.ANY_KIND else f" in the way {args.retry_failed}"
         complain(f"no run of {sweep.name} has failed{kind}; what was interrupted is gone on with in any case.")
@@ -91,6 +92,21 @@ def _make(sweep: "Sweep", layout: "Layout", costing: "Costing", args: argparse.N
         complain(f"\nInterrupted. Nothing is lost. {what}. To go on:\n  {again}")
         return 130
     return None
+
+
+def _note_unmeasured(todo: "Plan", layout: "Layout", args: argparse.Namespace) -> None:
+    """Say of finished runs that the grid's probes have not measured them: they are not trained again for that."""
+    from icbench import results
+    from icbench.console import plural
+
+    if not todo.sweep.recording.probes or not todo.finished:
+        return
+    unmeasured = todo.finished - results.measured(layout)
+    if unmeasured:
+        complain(
+            f"{plural(len(unmeasured), 'finished run')} without any probe's rows. From checkpoints that were kept, and "
+            f"before training, they come by: icbench probe {shlex.quote(str(args.grid))}"
+        )
 
 
 def _interrupt(*_: object) -> NoReturn:
