@@ -52,6 +52,22 @@ seeds: 2
 baseline: {ordering: baseline}
 """
 
+UNPROBED = """
+recipe: {name: digits, epochs: 4, batch_size: 200}
+fixed: {dataset: digits, depth: 8, width: 4}
+grid: {ordering: [baseline, relu-ic-conv]}
+"""
+PROBED = (
+    UNPROBED
+    + """
+probes:
+  - {name: magnitudes, images: 300}
+  - {name: dependence, images: 300, pairs: 8, epochs: [0, 3]}
+  - {name: effective-lr, steps: 3, every: 3}
+keep_checkpoints: {every: 3}
+"""
+)
+
 
 @dataclass
 class Finished:
@@ -145,6 +161,12 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 def small_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of a real sweep with a baseline, two orderings at two dropout rates, and two seeds each."""
     return made_once(tmp_path_factory, "small", lambda folder: sweep_here(folder, SMALL)) / "results"
+
+
+@pytest.fixture(scope="session")
+def probed_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a real sweep whose networks were measured."""
+    return made_once(tmp_path_factory, "probed", lambda folder: sweep_here(folder, PROBED)) / "results"
 
 
 def assert_same_rows(results: Path, undisturbed: Path) -> None:

@@ -221,6 +221,7 @@ def test_a_notebook_runs_from_top_to_bottom(file: Path, small_sweep: Path, kerne
     assert [output for output in outputs if "text/html" in output.get("data", {})]
     assert "small: Does a small sweep make a report?" in texts(outputs)
     assert ("That is not in the paper" in texts(outputs)) == file.stem.startswith("03")
+    assert ("Nothing was measured in this sweep" in texts(outputs)) == file.stem.startswith("04")
     assert not list(below.iterdir())
 
 
@@ -229,6 +230,13 @@ def test_ours_stand_beside_the_paper_s(cifar: Path, kernel: Kernel) -> None:
     assert "not in the paper" not in texts(outputs)
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
     assert any("5 epochs, theirs 200" in output.get("data", {}).get("text/html", "") for output in outputs)
+
+
+def test_what_probes_measured_stands_beside_theory(probed_sweep: Path, kernel: Kernel) -> None:
+    outputs = execute(NOTEBOOKS[3], kernel, REPOSITORY, ICBENCH_RESULTS=str(probed_sweep))
+    assert "Nothing was measured" not in texts(outputs)
+    tables = [table for output in outputs if (table := output.get("data", {}).get("text/html", ""))]
+    assert any("relu-ic-conv" in table and "mutual information factor" in table for table in tables)
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import Finished, assert_same_rows, sweep_here
+from conftest import PROBED, UNPROBED, Finished, assert_same_rows, sweep_here
 from test_parallel import Pool, pool  # noqa: F401
 from test_train import Bits, Watcher, bits, digits, same
 
@@ -23,21 +23,6 @@ from icbench.train.ranks import ALONE, Ranks
 from icbench.work.recorder import Recorder
 
 Icbench = Callable[..., Finished]
-PLAIN = """
-recipe: {name: digits, epochs: 4, batch_size: 200}
-fixed: {dataset: digits, depth: 8, width: 4}
-grid: {ordering: [baseline, relu-ic-conv]}
-"""
-PROBED = (
-    PLAIN
-    + """
-probes:
-  - {name: magnitudes, images: 300}
-  - {name: dependence, images: 300, pairs: 8, epochs: [0, 3]}
-  - {name: effective-lr, steps: 3, every: 3}
-keep_checkpoints: {every: 3}
-"""
-)
 
 
 @pytest.fixture(autouse=True)
@@ -75,14 +60,14 @@ def load(folder: Path, text: str) -> grid.Sweep:
 )
 def test_mistakes(text: str, line: int, problem: str, remedy: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
-        load(tmp_path, PLAIN + text)
+        load(tmp_path, UNPROBED + text)
     assert f"any.yaml:{line}" in str(error.value)
     assert problem in str(error.value)
     assert remedy in str(error.value)
 
 
 def test_what_is_recorded_is_no_part_of_a_run(tmp_path: Path) -> None:
-    plain, probed = (load(tmp_path, text) for text in (PLAIN, PROBED))
+    plain, probed = (load(tmp_path, text) for text in (UNPROBED, PROBED))
     assert probed.run_ids == plain.run_ids
     assert plain.recording == Recording()
     assert probed.recording.keep.of(4) == [0, 3, 4]
@@ -106,16 +91,14 @@ def test_epochs() -> None:
     assert Epochs(listed=(0, 3)).of(2) == [0]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def folder(probed_sweep: Path) -> Path:
     """Where PROBED was swept."""
-    folder = tmp_path_factory.mktemp("probed")
-    sweep_here(folder, PROBED)
-    return folder
+    return probed_sweep.parent
 
 
 def test_the_training_does_not_notice(folder: Path, tmp_path: Path) -> None:
-    assert_same_rows(folder / "results", sweep_here(tmp_path, PLAIN))
+    assert_same_rows(folder / "results", sweep_here(tmp_path, UNPROBED))
 
 
 def test_the_table(folder: Path) -> None:
@@ -208,8 +191,8 @@ def copy(folder: Path, target: Path) -> Path:
 def test_mistakes_at_the_command_line(folder: Path, icbench_here: Icbench, tmp_path: Path) -> None:
     copied = copy(folder, tmp_path)
     run_id = probes(copied)["run_id"][0]
-    (copied / "plain.yaml").write_text(PLAIN)
-    (copied / "other.yaml").write_text(PLAIN.replace("width: 4", "width: 8"))
+    (copied / "plain.yaml").write_text(UNPROBED)
+    (copied / "other.yaml").write_text(UNPROBED.replace("width: 4", "width: 8"))
     for words, said in (
         (["plain.yaml"], "the grid plain names no probes. Choose some with --probe: conditioning, "),
         (["other.yaml", "--probe", "zigzag"], "no run of other.yaml is finished. Train them with: icbench sweep other"),
