@@ -1,5 +1,6 @@
 """The theory page of a sweep: what its networks were measured for, beside what theory predicts."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,7 @@ from icbench.console import plural
 from icbench.report.comparability import Mixture
 from icbench.report.tables import Table
 from icbench.report.theory import tables
-from icbench.report.theory.factors import Factor, factors
+from icbench.report.theory.factors import CORRELATION, INFORMATION, Factor, factors
 from icbench.report.theory.measured import Measured
 from icbench.report.theory.relation import FEWEST_CELLS, Relation, relations
 
@@ -55,14 +56,16 @@ class Theory:
         if not told:
             return ""
         within = sum(bool(each.is_within) for each in told)
+        of_factors = [each.difference.value for each in told if each.prediction.measured in (INFORMATION, CORRELATION)]
+        spread = f"; factors differ from those predicted by {_signed(min(of_factors))} to {_signed(max(of_factors))}"
         return (
             f"What theory predicts of dropout lies within the 95 % interval of what was measured in {within} of "
-            f"{len(told)} comparisons (cells, epochs and quantities)."
+            f"{len(told)} comparisons (cells, epochs and quantities){spread if of_factors else ''}."
         )
 
     @property
     def _of_speed(self) -> str:
-        tested = [each for each in self.relations if each.rho.p == each.rho.p]
+        tested = [each for each in self.relations if not math.isnan(each.rho.p)]
         if not tested:
             most = max((len(each.cells) for each in self.relations), default=0)
             return (
@@ -76,7 +79,7 @@ class Theory:
                 f"Of {plural(len(tested), 'rank correlation')} of what was measured early with speed, over "
                 f"{most} cells at most, none is shown to differ from 0."
             )
-        listed = "; ".join(f"{each.statistic.title} ({each.rho.value:+.2f})".replace("(-", "(−") for each in shown[:3])
+        listed = "; ".join(f"{each.statistic.title} ({_signed(each.rho.value, 2)})" for each in shown[:3])
         return (
             f"Of {plural(len(tested), 'rank correlation')} of what was measured early with speed, over {most} cells at "
             f"most, {len(shown)} {'is' if len(shown) == 1 else 'are'} shown to differ from 0: {listed}"
@@ -135,3 +138,7 @@ class Theory:
         }
         present = {key: title for key, (title, is_there) in contents.items() if is_there}
         return render("theory/page.html.j2", self, drawings, present)
+
+
+def _signed(value: float, digits: int = 3) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")

@@ -7,13 +7,14 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from icbench.config import Cell
 from icbench.report.drawing import (
@@ -29,14 +30,15 @@ from icbench.report.drawing import (
 from icbench.report.theory.factors import CORRELATION, INFORMATION, Profile, profiles
 from icbench.report.theory.measured import Measured
 from icbench.report.theory.relation import Relation
-from icbench.report.theory.statistics import Statistic, shown
+from icbench.report.theory.statistics import Statistic, of_seeds, shown
 
-_PANELS = 12
+_PANELS = 15
 # Epochs that are shown beside each other: the first ones and the last.
 _EPOCHS = 3
 _LINES = ("-", "--", ":", "-.")
 _MARKS = "osD^vPX*"
 _Z = 1.96
+_TWO_DECADES = 100
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Looks:
             grid[0].plot([], [], color=INK, alpha=0.7, label=rest, **style)
         put_one_legend(figure, grid)
 
-    @property
+    @cached_property
     def _colours(self) -> dict[str, Any]:
         evidence = self.measured.evidence
         orderings = list(dict.fromkeys(cell.config.ordering for cell in self.measured.cells))
@@ -69,7 +71,7 @@ class Looks:
         colours = dict(zip(treated, sns.color_palette("colorblind", max(1, len(treated))), strict=False))
         return {ordering: colours.get(ordering, INK) for ordering in orderings}
 
-    @property
+    @cached_property
     def _rests(self) -> list[str]:
         return list(dict.fromkeys(self._rest(cell) for cell in self.measured.cells))
 
@@ -143,7 +145,7 @@ def by_layer(measured: Measured, statistic: Statistic, looks: Looks) -> Figures:
                 _draw_layers(axes, measured, statistic, cell, epoch, looks)
             words = f"epoch {epoch}" if epoch else "before the first step"
             axes.set_title(words if len(measured.places) == 1 else f"{textwrap.fill(place, TITLE)}\n{words}")
-            _scale(axes, statistic)
+            _scale(axes, "y", statistic)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _share_heights(grid[: len(part)])
         label_outside(grid, len(part), "weight layer, from the input", textwrap.fill(statistic.title, TITLE))
@@ -171,11 +173,19 @@ def _chosen(epochs: list[int]) -> list[int]:
     return epochs if len(epochs) <= _EPOCHS else [*epochs[: _EPOCHS - 1], epochs[-1]]
 
 
-def _scale(axes: Axes, statistic: Statistic) -> None:
-    """A logarithmic axis, unless a value is 0 or below."""
-    lowest = min((np.ma.min(line.get_ydata()) for line in axes.lines if len(line.get_ydata())), default=0)  # type: ignore[arg-type]
-    if statistic.log and lowest > 0:
-        axes.set_yscale("log")
+def _scale(axes: Axes, along: Literal["x", "y"], statistic: Statistic) -> None:
+    """A logarithmic axis, where what is drawn is positive and spans a decade; with more ticks where it spans one."""
+    of_lines = [line.get_xdata() if along == "x" else line.get_ydata() for line in axes.lines]
+    values = np.concatenate([np.ma.filled(np.ma.asarray(each, dtype=float), np.nan) for each in of_lines] or [[]])
+    known = values[np.isfinite(values)]
+    if not statistic.log or not len(known) or known.min() <= 0 or known.max() < 10 * known.min():
+        return
+    axis = axes.xaxis if along == "x" else axes.yaxis
+    (axes.set_xscale if along == "x" else axes.set_yscale)("log")
+    if known.max() < _TWO_DECADES * known.min():
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _share_heights(grid: Sequence[Axes]) -> None:
@@ -197,7 +207,7 @@ def over_epochs(measured: Measured, statistics: Sequence[Statistic], looks: Look
                 _draw_epochs(axes, measured, statistic, cell, looks)
             title = textwrap.fill(statistic.title, TITLE)
             axes.set_title(title if len(measured.places) == 1 else f"{title}\n{textwrap.fill(place, TITLE)}")
-            _scale(axes, statistic)
+            _scale(axes, "y", statistic)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         label_outside(grid, len(part), "epoch", "")
         looks.put_legend(figure, grid[: len(part)], lines=True)
@@ -206,13 +216,10 @@ def over_epochs(measured: Measured, statistics: Sequence[Statistic], looks: Look
 
 
 def _draw_epochs(axes: Axes, measured: Measured, statistic: Statistic, cell: Cell, looks: Looks) -> None:
-    points = []
-    for epoch in measured.epochs(statistic.key, cell):
-        values, _ = measured.of_cell(statistic.key, cell, epoch)
-        points.append((epoch, np.ma.masked_invalid(values).mean()))
+    epochs = measured.epochs(statistic.key, cell)
+    means = [float(np.mean(of_seeds(measured, statistic, cell, epoch))) for epoch in epochs]
     look = looks.of(cell)
-    x, y = zip(*points, strict=True) if points else ((), ())
-    axes.plot(x, y, color=look["color"], linestyle=look["linestyle"], linewidth=1.2, marker=".", markersize=4)
+    axes.plot(epochs, means, color=look["color"], linestyle=look["linestyle"], linewidth=1.2, marker=".", markersize=4)
 
 
 def relations(measured: Measured, rows: Sequence[Relation], looks: Looks) -> Figures:
@@ -224,8 +231,7 @@ def relations(measured: Measured, rows: Sequence[Relation], looks: Looks) -> Fig
             for cell, x, y in zip(row.cells, row.x, row.y, strict=True):
                 look = looks.of(cell)
                 axes.plot([x], [100 * y], color=look["color"], marker=look["marker"], markersize=5, alpha=0.9)
-            if row.statistic.log and (row.x > 0).all():
-                axes.set_xscale("log")
+            _scale(axes, "x", row.statistic)
             axes.set_xlabel(textwrap.fill(row.statistic.title, TITLE))
             told = f"ρ = {row.rho.value:+.2f} [{row.rho.low:+.2f}, {row.rho.high:+.2f}]".replace("-", "−")
             several = len(measured.places) > 1

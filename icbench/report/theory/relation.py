@@ -8,9 +8,10 @@ import numpy as np
 from icbench.config import Cell
 from icbench.metrics import Floats
 from icbench.report import stats
+from icbench.report.comparison import UNTESTED
 from icbench.report.stats import Tested
 from icbench.report.theory.measured import Measured
-from icbench.report.theory.statistics import Statistic, shown
+from icbench.report.theory.statistics import Statistic, of_seeds, shown
 
 # Of four cells in the same order even the exact test has p = 1/12.
 FEWEST_CELLS = 5
@@ -58,7 +59,7 @@ def _relation(measured: Measured, statistic: Statistic, place: str, cells: list[
         return
     chosen, epochs, x, y = zip(*points, strict=True)
     enough = len(points) >= FEWEST_CELLS
-    rho = stats.rank_correlation(x, y) if enough else Tested(np.nan, np.nan, np.nan, np.nan)
+    rho = Tested(*stats.rank_correlation(x, y), stats.rank_correlation_p(x, y)) if enough else UNTESTED
     yield Relation(statistic, place, chosen, epochs, np.array(x), np.array(y), rho)
 
 
@@ -70,14 +71,7 @@ def _point(measured: Measured, statistic: Statistic, cell: Cell) -> Iterator[tup
     epoch = next((each for each in epochs if each >= 1), epochs[0])
     own = measured.values[statistic.key]
     rows = [measured.evidence.position[run_id] for run_id in cell.run_ids if (run_id, epoch) in own]
-    values, _ = measured.of_cell(statistic.key, cell, epoch)
-    x = float(np.mean([_over_layers(row[np.isfinite(row)], statistic) for row in values]))
+    x = float(of_seeds(measured, statistic, cell, epoch).mean())
     y = float(measured.evidence.measures["area"][rows].mean())
     if np.isfinite(x) and np.isfinite(y):
         yield epoch, x, y
-
-
-def _over_layers(values: Floats, statistic: Statistic) -> float:
-    if statistic.log and (values > 0).all():
-        return float(np.exp(np.log(values).mean()))
-    return float(values.mean())

@@ -2,16 +2,27 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from icbench.config import Cell
+from icbench.metrics import Floats
 from icbench.report.theory.measured import Key, Measured
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """key: as the probes table has it. title: for axes. log: drawn on a logarithmic axis, averaged geometrically."""
+    """key: as the probes table has it. title: for axes. log: its layers differ by factors, so means are geometric."""
 
     key: Key
     title: str
     log: bool = False
+
+    def mean(self, values: Floats) -> float:
+        """Over the layers of one run that have a value, (layers,); geometric unless one is 0 or below."""
+        known = values[np.isfinite(values)]
+        if self.log and (known > 0).all():
+            return float(np.exp(np.log(known).mean()))
+        return float(known.mean())
 
 
 SHOWN = (
@@ -41,6 +52,12 @@ SHOWN = (
     Statistic(("magnitudes", "output_gradient_rms"), "gradient by outputs (root mean square)", log=True),
     Statistic(("magnitudes", "weight_gradient_rms"), "gradient by filters (root mean square)", log=True),
 )
+
+
+def of_seeds(measured: Measured, statistic: Statistic, cell: Cell, epoch: int) -> Floats:
+    """(seeds,): each measured seed's mean over its layers."""
+    values, _ = measured.of_cell(statistic.key, cell, epoch)
+    return np.array([statistic.mean(each) for each in values])
 
 
 def shown(measured: Measured) -> list[Statistic]:

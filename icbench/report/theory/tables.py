@@ -69,11 +69,11 @@ def relations(rows: Sequence[Relation]) -> Table:
         name="theory-relation",
         title="Early in training, and speed",
         note="Each cell is one point: a statistic at its first measured epoch from 1 on (0 where there is no other), "
-        "mean over layers, then over seeds, and the area under the accuracy curve, mean over the same seeds, all epochs "
-        "before the learning rate first drops, those before the measurement too. ρ: Spearman's, interval by Fisher's "
-        "transformation after Bonett and Wright; p by permutation of cells, Holm over all rows. ρ > 0: the cells with "
-        f"more of it train faster. With fewer than {FEWEST_CELLS} cells it cannot be told. Cells differ in what the "
-        "grid varies, which changes the statistic and the speed at once: an association, no cause.",
+        "mean over layers, then over seeds; and the area under the accuracy curve, mean over the same seeds: of all "
+        "epochs before the learning rate first drops, also those before the measurement. ρ: Spearman's, with Bonett "
+        "and Wright's interval; p by permutation of cells, Holm over all rows. ρ > 0: the cells with more of it train "
+        f"faster. Of fewer than {FEWEST_CELLS} cells it cannot be told. What the grid varies changes the statistic "
+        "and the speed at once: ρ says whether they go together, not whether one is the other's cause.",
         columns=(
             *([Column("place", "where", TEXT, lambda r: r.place)] if len(places) > 1 else []),
             Column("probe", "probe", TEXT, lambda r: r.statistic.key[0]),
