@@ -196,6 +196,11 @@ def load_probes(results: str | Path = "results", run_ids: Collection[str] | None
     return frame
 
 
+def any_probed(layout: Layout) -> bool:
+    """Whether probes measured anything in any run, from the names of files alone."""
+    return layout.table(PROBES).is_dir() or layout.compacted_table(PROBES).exists()
+
+
 def read_probes(layout: Layout, run_ids: Collection[str] | None = None) -> "pa.Table":
     """What probes measured, of all finished runs or of those in `run_ids`, by run id.
 

@@ -731,3 +731,47 @@ def test_intervals_cover_and_tests_err_as_often_as_they_say(
 
 def test_intervals_over_test_images_cover() -> None:
     assert simulation.images(2000, 500) == pytest.approx(0.95, abs=4 * math.sqrt(0.95 * 0.05 / 500))
+
+
+# --- Rank correlations
+
+
+@some
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=4, max_size=30))
+def test_the_rank_correlation_is_scipy_s(pairs: list[tuple[int, int]]) -> None:
+    """With ties; and swapped or turned round it is itself, or minus itself."""
+    x, y = np.array(pairs, dtype=float).T
+    found = stats.rank_correlation(x, y)
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        assert np.isnan([*found, stats.rank_correlation_p(x, y)]).all()
+        return
+    assert found.value == pytest.approx(scipy_stats.spearmanr(x, y).statistic, abs=1e-12)
+    assert found.low <= found.value <= found.high
+    assert stats.rank_correlation(y, x) == pytest.approx(found)
+    assert stats.rank_correlation(x, -y) == pytest.approx((-found.value, -found.high, -found.low))
+
+
+def test_the_rank_correlation_s_p_is_that_of_all_permutations() -> None:
+    x, y = [1, 5, 3, 4, 2, 7, 6], [2.0, 9, 3, 3, 1, 4, 8]
+    every = [abs(scipy_stats.spearmanr(x, dealt).statistic) for dealt in itertools.permutations(y)]
+    observed = abs(scipy_stats.spearmanr(x, y).statistic)
+    assert stats.rank_correlation_p(x, y) == pytest.approx(np.mean(np.array(every) >= observed - 1e-12))
+
+
+def test_drawn_permutations_of_ranks_are_near_student_s_t() -> None:
+    x, y = np.random.default_rng(3).normal(size=(2, 40))
+    y += 0.3 * x
+    assert stats.rank_correlation_p(x, y) == pytest.approx(scipy_stats.spearmanr(x, y).pvalue, abs=0.01)
+    assert stats.rank_correlation_p(x, y) == stats.rank_correlation_p(x, y)
+
+
+def test_the_rank_correlation_at_its_ends() -> None:
+    """By hand: of 5, half a step below 1 is 1 - 6 / 120."""
+    low = np.tanh(np.arctanh(0.95) - 1.959964 * np.sqrt((1 + 0.95**2 / 2) / 2))
+    assert stats.rank_correlation([1, 2, 3, 4, 5], [0, 1, 4, 9, 16]) == pytest.approx((1, low, 1))
+    assert np.isnan(stats.rank_correlation([1, 2, 3], [1, 3, 2])[1:]).all()
+
+
+@pytest.mark.parametrize(("cells", "correlation"), [(5, 0.0), (7, 0.5), (10, 0.9), (20, 0.5)])
+def test_intervals_of_rank_correlations_cover(cells: int, correlation: float) -> None:
+    assert 0.93 <= simulation.rank_correlations(cells, correlation, repetitions=1500) <= 0.995

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from icbench import results
 from icbench.console import plural
 from icbench.errors import UserError
 from icbench.files import write_whole
@@ -28,13 +29,17 @@ from icbench.report.tables import Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from icbench.report.theory.document import Theory
+    from icbench.report.theory.measured import Measured
+
 # Percentage points as a fraction: the difference that "seeds needed" is about.
 DETECT = 0.005
 _SHORT_WINDOW = 9
+INDEX, THEORY = "index.html", "theory.html"
 
 
-class Document(Protocol):
-    """What `icbench report` makes a page of: the results of a sweep, or of a search."""
+class Shown(Protocol):
+    """What a page shows at its head, and its tables."""
 
     @property
     def name(self) -> str: ...
@@ -54,6 +59,10 @@ class Document(Protocol):
     @property
     def tables(self) -> dict[str, Table]: ...
 
+
+class Document(Shown, Protocol):
+    """What `icbench report` makes a page of: the results of a sweep, or of a search."""
+
     @property
     def is_empty(self) -> bool: ...
 
@@ -69,10 +78,14 @@ class Document(Protocol):
 
 @dataclass(frozen=True)
 class Report:
-    """What `icbench report` shows of one sweep. Everything is computed when it is first asked for."""
+    """What `icbench report` shows of one sweep. Everything is computed when it is first asked for.
+
+    measured: inside its networks; None where there were no probes.
+    """
 
     evidence: Evidence
     detect: float = DETECT
+    measured: "Measured | None" = None
 
     @property
     def sweep(self) -> Sweep:
@@ -189,6 +202,15 @@ class Report:
         """Each condition of the runs, with how many runs were made under it."""
         return provenance(self.evidence.runs)
 
+    @cached_property
+    def theory(self) -> "Theory | None":
+        """What was measured inside the networks beside what theory predicts, on a page of its own."""
+        if self.measured is None:
+            return None
+        from icbench.report.theory.document import Theory
+
+        return Theory(self.measured, self.mixtures, self.provenance)
+
     def figures(self, *kinds: str) -> "dict[str, Figure]":
         """By name, those of some kinds or all, as far as there is something to show in them.
 
@@ -213,21 +235,34 @@ class Report:
 
     def record(self) -> dict[str, object]:
         """The report as plain JSON values."""
-        return record(self, {"runs": self.evidence.counts()})
+        theory = {"theory": self.theory.record()} if self.theory else {}
+        return record(self, {"runs": self.evidence.counts(), **theory})
 
     def write(self, folder: Path, beside: Collection[str] = ()) -> Path:
-        """Write `index.html` and beside it all that `write_files` writes; return the page's path."""
+        """Write `index.html` and beside it all that `write_files` writes; return the page's path.
+
+        Of networks that were measured also `theory.html`.
+        """
         from icbench.report.page import page
 
-        return write_page(folder, self, self.figures(), lambda drawings: page(self, drawings))
+        pages = {INDEX: Page(self.tables, self.figures(), lambda drawings: page(self, drawings))}
+        if self.theory:
+            pages[THEORY] = Page(self.theory.tables, self.theory.figures(), self.theory.page)
+        return write_pages(folder, pages)
 
 
 def load(layout: Layout, sweep: Sweep, target: float | None = None, detect: float = DETECT) -> Report:
     """The report of a sweep on what a results directory holds. target, detect: fractions."""
-    return Report(evidence.load(layout, sweep, target), detect)
+    found = evidence.load(layout, sweep, target)
+    measured = None
+    if results.any_probed(layout):
+        from icbench.report.theory import measured as probed
+
+        measured = probed.load(layout, found)
+    return Report(found, detect, measured)
 
 
-def record(document: Document, counts: Mapping[str, object]) -> dict[str, object]:
+def record(document: Shown, counts: Mapping[str, object]) -> dict[str, object]:
     """What each document's record says; infinity and NaN are null."""
 
     def plain(value: object) -> object:
@@ -263,13 +298,25 @@ def provenance(runs: comparability.Runs) -> list[tuple[str, str]]:
     return [*listed, ("training time", f"{hours:,.1f} hours in all, without evaluation")]
 
 
-def write_page(
-    folder: Path, document: Document, figures: "Mapping[str, Figure]", page: Callable[[Sequence[Path]], str]
-) -> Path:
-    """Write `index.html` and beside it all that `write_files` writes; return the page's path. page: of SVG files."""
-    written = write_files(folder, document.tables.values(), figures)
-    _write(folder / "index.html", page([file for file in written if file.suffix == ".svg"]))
-    return folder / "index.html"
+@dataclass(frozen=True)
+class Page:
+    """A page, and what is written beside it. html: the page, of the figures' SVG files."""
+
+    tables: Mapping[str, Table]
+    figures: "Mapping[str, Figure]"
+    html: Callable[[Sequence[Path]], str]
+
+
+def write_pages(folder: Path, pages: Mapping[str, Page]) -> Path:
+    """Write pages by their files' names, and beside them what `write_files` does; return the first page's path."""
+    figures = {name: figure for page in pages.values() for name, figure in page.figures.items()}
+    written = write_files(folder, (table for page in pages.values() for table in page.tables.values()), figures)
+    drawn = {file.stem: file for file in written if file.suffix == ".svg"}
+    for name, page in pages.items():
+        _write(folder / name, page.html([drawn[figure] for figure in page.figures]))
+    if THEORY not in pages:
+        (folder / THEORY).unlink(missing_ok=True)  # of an earlier report
+    return folder / next(iter(pages))
 
 
 def write_files(folder: Path, tables: Iterable[Table], figures: "Mapping[str, Figure]") -> list[Path]:
@@ -294,7 +341,7 @@ def write_files(folder: Path, tables: Iterable[Table], figures: "Mapping[str, Fi
 
 def _remove_drawings(folder: Path) -> None:
     """Remove what an earlier report drew here, which may have been of another sweep, or cut into other parts."""
-    kinds = "effects|learning-curves|by-[a-z]+|stability|performance-profiles|published"
+    kinds = "effects|learning-curves|by-[a-z]+|stability|performance-profiles|published|theory-[a-z-]+?"
     of_searches = (
         r"(confirmed|rates|history)(-(accuracy|area|epochs-to-target-[\d_]+))?|front|importance|parallel|trial-curves"
     )
@@ -309,8 +356,9 @@ def check_folder(folder: Path) -> None:
     for path in (nearest, folder / "tables", folder / "figures"):
         if path.exists() and not path.is_dir():
             raise UserError("this is not a directory.", "Give one with --out DIR.", file=path)
-    if (folder / "index.html").is_dir():
-        raise UserError("this is a directory.", "Give another place with --out DIR.", file=folder / "index.html")
+    for path in (folder / INDEX, folder / THEORY):
+        if path.is_dir():
+            raise UserError("this is a directory.", "Give another place with --out DIR.", file=path)
 
 
 def _write(target: Path, text: str) -> None:

@@ -15,7 +15,7 @@ from icbench.report.drawing import INK
 from icbench.report.tables import tests_in_words
 
 if TYPE_CHECKING:
-    from icbench.report.document import Document, Report
+    from icbench.report.document import Document, Report, Shown
 
 _FOLDER = Path(__file__).parent
 _CONTENTS = {
@@ -54,7 +54,7 @@ def page(report: "Report", drawings: Sequence[Path]) -> str:
 
 
 def render(
-    template: str, report: "Document", drawings: Sequence[Path], contents: Mapping[str, str], **more: object
+    template: str, report: "Shown", drawings: Sequence[Path], contents: Mapping[str, str], **more: object
 ) -> str:
     """A page as HTML. The texts of figures take the page's colour, in light and in dark. contents: id -> title."""
     html: str = _template(template).render(

@@ -13,7 +13,7 @@ from icbench.errors import UserError
 from icbench.layout import Layout, SweepFiles
 from icbench.report import comparability, evidence
 from icbench.report.comparability import Mixture
-from icbench.report.document import provenance, record, write_page
+from icbench.report.document import INDEX, Page, provenance, record, write_pages
 from icbench.report.evidence import Evidence
 from icbench.report.searches import tables
 from icbench.report.searches.answer import answer, verdict
@@ -221,7 +221,8 @@ class SearchReport:
 
         confirming = confirm.name(self.search)
         link = f"../{confirming}/index.html" if confirming in beside else ""
-        return write_page(folder, self, self.figures(), lambda drawings: page(self, drawings, link))
+        own = Page(self.tables, self.figures(), lambda drawings: page(self, drawings, link))
+        return write_pages(folder, {INDEX: own})
 
 
 def _range(parameter: Any) -> str:

@@ -1,0 +1,91 @@
+"""The theory page's tables."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from icbench.report.stats import Estimate
+from icbench.report.tables import COUNT, TEXT, Column, Kind, P, Table, optional, plain_interval
+from icbench.report.theory.factors import Factor
+from icbench.report.theory.relation import FEWEST_CELLS, Relation
+
+
+def _significant(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3g}".replace("-", "−")
+
+
+def _decimals(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4f}".replace("-", "−")
+
+
+def _bounded(estimate: Estimate, form: str) -> str:
+    if math.isnan(estimate.value):
+        return "–"
+    told = f"{estimate.value:{form}}"
+    if not math.isnan(estimate.low):
+        told += f" [{estimate.low:{form}}, {estimate.high:{form}}]"
+    return told.replace("-", "−")
+
+
+VALUE = Kind(_significant)
+_DECIMALS = Kind(_decimals)
+_DIFFERENCE = Kind(lambda e: _bounded(e, "+.4f"), lambda e: e.value, plain_interval)
+_RHO = Kind(lambda e: _bounded(e, "+.2f"), lambda e: e.value, plain_interval)
+_WITHIN = optional(Kind(lambda within: "yes" if within else "no"), None)
+
+
+def factors(rows: Sequence[Factor]) -> Table:
+    """One row for each cell with dropout, epoch and prediction."""
+    places = {row.place for row in rows}
+    return Table(
+        name="theory-factors",
+        title="Dropout, predicted against measured",
+        note="Means over dropout layers, then over seeds. Measured less predicted: 95 % t-interval over seeds, or over "
+        "layers where there is one seed. Where theory holds, 1 in 20 intervals leaves the prediction out by chance. "
+        "The factor of mutual information is p², p = 1 − rate, where P(x = 0) before is 0 or the gates are "
+        "known; without these it is an upper bound. Epoch 0: before the first step.",
+        columns=(
+            *([Column("place", "where", TEXT, lambda f: f.place)] if len(places) > 1 else []),
+            Column("cell", "cell", TEXT, lambda f: f.name),
+            Column("cell_id", "id", TEXT, lambda f: f.cell.cell_id),
+            Column("epoch", "epoch", COUNT, lambda f: f.epoch),
+            Column("quantity", "quantity", TEXT, lambda f: f.prediction.title),
+            Column("predicted", "predicted", _DECIMALS, lambda f: f.predicted),
+            Column("measured", "measured", _DECIMALS, lambda f: f.measured),
+            Column("difference", "measured less predicted", _DIFFERENCE, lambda f: f.difference),
+            Column("over", "interval over", TEXT, lambda f: f.over),
+            Column("within", "prediction within", _WITHIN, lambda f: f.is_within),
+            Column("zeros", "P(x = 0) before", _DECIMALS, lambda f: f.zeros),
+        ),
+        rows=rows,
+    )
+
+
+def relations(rows: Sequence[Relation]) -> Table:
+    """One row a statistic and place."""
+    places = {row.place for row in rows}
+    return Table(
+        name="theory-relation",
+        title="Early in training, and speed",
+        note="Each cell is one point: a statistic at its first measured epoch from 1 on (0 where there is no other), "
+        "mean over layers, then over seeds; and the area under the accuracy curve, mean over the same seeds: of all "
+        "epochs before the learning rate first drops, also those before the measurement. ρ: Spearman's, with Bonett "
+        "and Wright's interval; p by permutation of cells, Holm over all rows. ρ > 0: the cells with more of it train "
+        f"faster. Of fewer than {FEWEST_CELLS} cells it cannot be told. What the grid varies changes the statistic "
+        "and the speed at once: ρ says whether they go together, not whether one is the other's cause.",
+        columns=(
+            *([Column("place", "where", TEXT, lambda r: r.place)] if len(places) > 1 else []),
+            Column("probe", "probe", TEXT, lambda r: r.statistic.key[0]),
+            Column("statistic", "statistic", TEXT, lambda r: r.statistic.title),
+            Column("key", "in the probes table", TEXT, lambda r: r.statistic.key[1]),
+            Column("epoch", "epoch", TEXT, lambda r: r.at),
+            Column("cells", "cells", COUNT, lambda r: len(r.cells)),
+            Column("lowest", "lowest", VALUE, lambda r: float(np.min(r.x))),
+            Column("highest", "highest", VALUE, lambda r: float(np.max(r.x))),
+            Column("rho", "ρ", _RHO, lambda r: r.rho.estimate),
+            Column("p", "p", P, lambda r: r.rho.p),
+            Column("p_holm", "p (Holm)", P, lambda r: r.p_holm),
+        ),
+        rows=rows,
+    )
