@@ -60,7 +60,8 @@ class Theory:
         of_factors = [each.difference.value for each in told if each.prediction.measured in (INFORMATION, CORRELATION)]
         spread = f"; factors differ from those predicted by {_signed(min(of_factors))} to {_signed(max(of_factors))}"
         sizes = {each.over for each in told}
-        over = f"over {sizes.pop()} " if len(sizes) == 1 else ""
+        kinds = {size.split()[1] for size in sizes}
+        over = f"over {(sizes if len(sizes) == 1 else kinds).pop()} " if len(kinds) == 1 else ""
         return (
             f"What theory predicts of dropout lies within the 95 % interval {over}of what was measured in {within} of "
             f"{len(told)} comparisons (cells, epochs and quantities){spread if of_factors else ''}."
