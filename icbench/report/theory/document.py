@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LEVEL = 0.05
+_IN_FILES = ("cell_id", "key", "probe")
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,11 @@ class Theory:
         within = sum(bool(each.is_within) for each in told)
         of_factors = [each.difference.value for each in told if each.prediction.measured in (INFORMATION, CORRELATION)]
         spread = f"; factors differ from those predicted by {_signed(min(of_factors))} to {_signed(max(of_factors))}"
+        sizes = {each.over for each in told}
+        kinds = {size.split()[1] for size in sizes}
+        over = f"over {(sizes if len(sizes) == 1 else kinds).pop()} " if len(kinds) == 1 else ""
         return (
-            f"What theory predicts of dropout lies within the 95 % interval of what was measured in {within} of "
+            f"What theory predicts of dropout lies within the 95 % interval {over}of what was measured in {within} of "
             f"{len(told)} comparisons (cells, epochs and quantities){spread if of_factors else ''}."
         )
 
@@ -108,6 +112,11 @@ class Theory:
     def tables(self) -> dict[str, Table]:
         """By name: theory-factors, theory-relation."""
         return {table.name: table for table in (tables.factors(self.factors), tables.relations(self.relations))}
+
+    def on_page(self, name: str) -> Table:
+        """A table without the columns that only its files need."""
+        table = self.tables[name]
+        return table.only(*(column.name for column in table.columns if column.name not in _IN_FILES))
 
     def figures(self) -> "dict[str, Figure]":
         """By name, as far as there is something to show in them."""

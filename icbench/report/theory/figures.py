@@ -5,6 +5,7 @@ Each function returns figures by name, none where there is nothing to show.
 
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,7 +58,8 @@ class Looks:
             grid[0].plot(
                 [], [], color=colour, linestyle="-" if lines else "", marker="" if lines else "o", label=ordering
             )
-        for rest in filter(None, self._rests):
+        rests = [rest for rest in self._rests if rest]
+        for rest in rests if len(rests) > 1 else ():
             style = self._style(rest) | ({"marker": ""} if lines else {"linestyle": ""})
             grid[0].plot([], [], color=INK, alpha=0.7, label=rest, **style)
         put_one_legend(figure, grid)
@@ -88,7 +90,7 @@ def factors(measured: Measured, statistic: str, label: str) -> Figures:
     found = [(cell, profiles(measured, cell, statistic)) for cell in measured.cells]
     shown = [(cell, [p for p in own if p.positions]) for cell, own in found if own]
     rates = {cell.config.dropout for cell, _ in shown}
-    columns = len(rates) if 1 < len(rates) <= 3 else 3
+    columns = _columns(len(rates))
     figures = {}
     for number, part in parts([each for each in shown if each[1]], _PANELS // columns * columns):
         figure, grid = panels_for(len(part), columns)
@@ -105,6 +107,11 @@ def factors(measured: Measured, statistic: str, label: str) -> Figures:
         put_one_legend(figure, grid[: len(part)])
         figures[f"theory-{statistic.replace('_', '-')}{number}"] = figure
     return figures
+
+
+def _columns(alike: int) -> int:
+    """Of panels beside each other: as many as belong together, where that is two or three."""
+    return alike if alike in (2, 3) else 3
 
 
 def _first_and_last(own: list[Profile]) -> list[Profile]:
@@ -138,15 +145,16 @@ def by_layer(measured: Measured, statistic: Statistic, looks: Looks) -> Figures:
     panels = [(place, cells, epoch) for place, cells in measured.places.items()
               for epoch in _chosen(_epochs(measured, statistic, cells))]  # fmt: skip
     figures = {}
-    for number, part in parts(panels, _PANELS):
-        figure, grid = panels_for(len(part))
+    columns = _columns(max(Counter(place for place, _, _ in panels).values(), default=1))
+    for number, part in parts(panels, _PANELS // columns * columns):
+        figure, grid = panels_for(len(part), columns)
         for axes, (place, cells, epoch) in zip(grid, part, strict=False):
             for cell in cells:
                 _draw_layers(axes, measured, statistic, cell, epoch, looks)
             words = f"epoch {epoch}" if epoch else "before the first step"
             axes.set_title(words if len(measured.places) == 1 else f"{textwrap.fill(place, TITLE)}\n{words}")
-            _scale(axes, "y", statistic)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _scale(grid[: len(part)], "y", statistic)
         _share_heights(grid[: len(part)])
         label_outside(grid, len(part), "weight layer, from the input", textwrap.fill(statistic.title, TITLE))
         looks.put_legend(figure, grid[: len(part)], lines=True)
@@ -173,19 +181,20 @@ def _chosen(epochs: list[int]) -> list[int]:
     return epochs if len(epochs) <= _EPOCHS else [*epochs[: _EPOCHS - 1], epochs[-1]]
 
 
-def _scale(axes: Axes, along: Literal["x", "y"], statistic: Statistic) -> None:
-    """A logarithmic axis, where what is drawn is positive and spans a decade; with more ticks where it spans one."""
-    of_lines = [line.get_xdata() if along == "x" else line.get_ydata() for line in axes.lines]
-    values = np.concatenate([np.ma.filled(np.ma.asarray(each, dtype=float), np.nan) for each in of_lines] or [[]])
+def _scale(grid: Sequence[Axes], along: Literal["x", "y"], statistic: Statistic) -> None:
+    """Logarithmic axes where all that is drawn is positive and spans a decade; with more ticks where it spans one."""
+    drawn = [line.get_xdata() if along == "x" else line.get_ydata() for axes in grid for line in axes.lines]
+    values = np.concatenate([np.ma.filled(np.ma.asarray(each, dtype=float), np.nan) for each in drawn] or [[]])
     known = values[np.isfinite(values)]
     if not statistic.log or not len(known) or known.min() <= 0 or known.max() < 10 * known.min():
         return
-    axis = axes.xaxis if along == "x" else axes.yaxis
-    (axes.set_xscale if along == "x" else axes.set_yscale)("log")
-    if known.max() < _TWO_DECADES * known.min():
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    for axes in grid:
+        axis = axes.xaxis if along == "x" else axes.yaxis
+        (axes.set_xscale if along == "x" else axes.set_yscale)("log")
+        if known.max() < _TWO_DECADES * known.min():
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _share_heights(grid: Sequence[Axes]) -> None:
@@ -200,14 +209,15 @@ def over_epochs(measured: Measured, statistics: Sequence[Statistic], looks: Look
     panels = [(statistic, place, cells) for statistic in statistics for place, cells in measured.places.items()
               if len(_epochs(measured, statistic, cells)) > 1]  # fmt: skip
     figures = {}
-    for number, part in parts(panels, _PANELS):
-        figure, grid = panels_for(len(part))
+    columns = _columns(len(measured.places))
+    for number, part in parts(panels, _PANELS // columns * columns):
+        figure, grid = panels_for(len(part), columns)
         for axes, (statistic, place, cells) in zip(grid, part, strict=False):
             for cell in cells:
                 _draw_epochs(axes, measured, statistic, cell, looks)
             title = textwrap.fill(statistic.title, TITLE)
             axes.set_title(title if len(measured.places) == 1 else f"{title}\n{textwrap.fill(place, TITLE)}")
-            _scale(axes, "y", statistic)
+            _scale([axes], "y", statistic)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         label_outside(grid, len(part), "epoch", "")
         looks.put_legend(figure, grid[: len(part)], lines=True)
@@ -231,7 +241,7 @@ def relations(measured: Measured, rows: Sequence[Relation], looks: Looks) -> Fig
             for cell, x, y in zip(row.cells, row.x, row.y, strict=True):
                 look = looks.of(cell)
                 axes.plot([x], [100 * y], color=look["color"], marker=look["marker"], markersize=5, alpha=0.9)
-            _scale(axes, "x", row.statistic)
+            _scale([axes], "x", row.statistic)
             axes.set_xlabel(textwrap.fill(row.statistic.title, TITLE))
             told = f"ρ = {row.rho.value:+.2f} [{row.rho.low:+.2f}, {row.rho.high:+.2f}]".replace("-", "−")
             several = len(measured.places) > 1

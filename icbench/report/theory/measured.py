@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from sys import intern
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,8 @@ _AMONG: Mapping[Key, Key] = {
     ("dependence", "mutual_information"): ("dependence", "zero_share"),
     ("dependence", "correlation"): ("dependence", "zero_share"),
 }
+# A million rows as Python's objects, all at once, would take half a gigabyte.
+_ROWS_AT_ONCE = 50_000
 _PLACE = ("dataset", "block", "depth")
 _OF_PLACES = {"width", "recipe", "precision", "split"}
 
@@ -112,11 +115,13 @@ def of_table(table: "pa.Table", evidence: "Evidence") -> Measured:
     """Of rows of the probes table, as `results.read_probes` gives them, of finished runs."""
     values: dict[Key, dict[tuple[str, int], dict[str, Value]]] = {}
     options: dict[str, set[str]] = {}
-    names = ("run_id", "epoch", "layer", "probe", "statistic", "value", "standard_error", "options")
-    for run_id, epoch, layer, probe, statistic, value, error, own in zip(
-        *(table[name].to_pylist() for name in names), strict=True
-    ):
-        of_statistic = values.setdefault((probe, statistic), {})
-        of_statistic.setdefault((run_id, epoch), {})[layer] = (value, math.nan if error is None else error)
-        options.setdefault(probe, set()).add(own)
+    names = ["run_id", "epoch", "layer", "probe", "statistic", "value", "standard_error", "options"]
+    for batch in table.select(names).to_batches(max_chunksize=_ROWS_AT_ONCE):
+        for run_id, epoch, layer, probe, statistic, value, error, own in zip(
+            *(column.to_pylist() for column in batch.columns), strict=True
+        ):
+            of_statistic = values.setdefault((probe, statistic), {})
+            of_layers = of_statistic.setdefault((run_id, epoch), {})
+            of_layers[intern(layer)] = (value, math.nan if error is None else error)
+            options.setdefault(probe, set()).add(own)
     return Measured(evidence, values, {probe: frozenset(each) for probe, each in options.items()})
