@@ -41,7 +41,7 @@ PREDICTIONS = (
 
 @dataclass(frozen=True)
 class Factor:
-    """A prediction held against a cell at an epoch: means over dropout layers, then over seeds.
+    """A prediction held against a cell at an epoch: means over dropout layers by their precision, then over seeds.
 
     difference: measured less predicted, with its t-interval over seeds, or over layers where there is one seed. zeros:
     P(x = 0) before dropout, whose being 0 is the premise of the theorems on mutual information.
@@ -82,6 +82,7 @@ def factors(measured: Measured) -> list[Factor]:
     return [
         factor
         for cell in measured.cells
+        if cell.config.dropout
         for prediction in PREDICTIONS
         for epoch in measured.epochs((_PROBE, prediction.measured), cell)
         for factor in _factor(measured, cell, epoch, prediction)
@@ -89,13 +90,13 @@ def factors(measured: Measured) -> list[Factor]:
 
 
 def _factor(measured: Measured, cell: Cell, epoch: int, prediction: Prediction) -> Iterator[Factor]:
-    found, _, wanted = _beside(measured, cell, epoch, prediction)
+    found, errors, wanted = _beside(measured, cell, epoch, prediction)
     differences = found - wanted
     known = np.isfinite(differences)
-    seeds = known.any(axis=1)
-    if not seeds.any():
+    if not known.any():
         return
-    of_seeds = [differences[seed][known[seed]].mean() for seed in np.flatnonzero(seeds)]
+    weights = _weights(errors, known)
+    of_seeds = _by_seed(differences, weights)
     if len(of_seeds) > 1:
         sample, over = of_seeds, f"{len(of_seeds)} seeds"
     else:
@@ -108,8 +109,8 @@ def _factor(measured: Measured, cell: Cell, epoch: int, prediction: Prediction) 
         measured.place(cell),
         epoch,
         prediction,
-        predicted=_pooled(wanted, known),
-        measured=_pooled(found, known),
+        predicted=float(np.mean(_by_seed(wanted, weights))),
+        measured=float(np.mean(_by_seed(found, weights))),
         difference=stats.mean(sample),
         over=over,
         zeros=float(np.nanmean(zeros)) if zeros.size else math.nan,
@@ -124,9 +125,19 @@ def _beside(measured: Measured, cell: Cell, epoch: int, prediction: Prediction) 
     return *measured.of_cell(key, cell, epoch, layers), predicted
 
 
-def _pooled(values: Floats, known: NDArray[np.bool_]) -> float:
-    """The mean over seeds of their means over layers."""
-    return float(np.mean([row[here].mean() for row, here in zip(values, known, strict=True) if here.any()]))
+def _weights(errors: Floats, known: NDArray[np.bool_]) -> Floats:
+    """(seeds, layers): what a layer counts: by its precision, since a factor of hardly any dependence tells nothing; all
+    count the same where errors are not known.
+    """
+    if not np.all(errors[known] > 0):
+        return known.astype(float)
+    return np.where(known, 1 / np.where(known, errors, 1) ** 2, 0.0)
+
+
+def _by_seed(values: Floats, weights: Floats) -> list[float]:
+    """Each seed's mean over layers."""
+    filled = np.where(weights > 0, values, 0)
+    return [float(row @ each / each.sum()) for row, each in zip(filled, weights, strict=True) if each.any()]
 
 
 def profiles(measured: Measured, cell: Cell, statistic: str) -> list[Profile]:

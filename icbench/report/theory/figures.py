@@ -40,6 +40,8 @@ _LINES = ("-", "--", ":", "-.")
 _MARKS = "osD^vPX*"
 _Z = 1.96
 _TWO_DECADES = 100
+# A factor whose interval reaches further to either side tells nothing: where there is hardly any dependence.
+_ROUGH = 0.2
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,16 @@ class Looks:
         return list(dict.fromkeys(self._rest(cell) for cell in self.measured.cells))
 
     def _rest(self, cell: Cell) -> str:
+        """What tells a cell from others of its ordering; the first thing of it where there are too many for marks."""
+        words = self._all_of_rest(cell)
+        return words.split(", ")[0] if self._are_many else words
+
+    def _all_of_rest(self, cell: Cell) -> str:
         return self.measured.name(cell).removeprefix(cell.config.ordering).removeprefix(", ")
+
+    @cached_property
+    def _are_many(self) -> bool:
+        return len({self._all_of_rest(cell) for cell in self.measured.cells}) > len(_MARKS)
 
     def _style(self, rest: str) -> dict[str, Any]:
         at = [each for each in self._rests if each].index(rest) if rest else 0
@@ -87,7 +98,7 @@ class Looks:
 
 def factors(measured: Measured, statistic: str, label: str) -> Figures:
     """Of each cell with dropout a factor by dropout layer, measured and predicted; epochs are shades."""
-    found = [(cell, profiles(measured, cell, statistic)) for cell in measured.cells]
+    found = [(cell, profiles(measured, cell, statistic)) for cell in measured.cells if cell.config.dropout]
     shown = [(cell, [p for p in own if p.positions]) for cell, own in found if own]
     rates = {cell.config.dropout for cell, _ in shown}
     columns = _columns(len(rates))
@@ -99,14 +110,21 @@ def factors(measured: Measured, statistic: str, label: str) -> Figures:
             several = len(measured.places) > 1
             words = measured.name(cell) + (f"\n{measured.place(cell)}" if several else "")
             axes.set_title("\n".join(textwrap.fill(line, TITLE) for line in words.split("\n")))
-        low = min(axes.get_ylim()[0] for axes in grid[: len(part)])
-        high = max(axes.get_ylim()[1] for axes in grid[: len(part)])
+        limits = _limits([profile for _, own in part for profile in own])
         for axes in grid[: len(part)]:
-            axes.set_ylim(low, high)
+            axes.set_ylim(*limits)
         label_outside(grid, len(part), "dropout layer, from the input", textwrap.fill(label, TITLE))
         put_one_legend(figure, grid[: len(part)])
         figures[f"theory-{statistic.replace('_', '-')}{number}"] = figure
     return figures
+
+
+def _limits(every: Sequence[Profile]) -> tuple[float, float]:
+    """Of a factor: wide enough for what is predicted, and for what is measured so well that it could say otherwise."""
+    predicted = np.concatenate([each.predicted for each in every])
+    precise = np.concatenate([each.measured[np.nan_to_num(_Z * each.error) <= _ROUGH] for each in every])
+    values = np.concatenate([predicted, precise])
+    return min(0.0, values.min()), max(1.0, values.max()) + _ROUGH / 2
 
 
 def _columns(alike: int) -> int:
