@@ -126,8 +126,8 @@ def _beside(measured: Measured, cell: Cell, epoch: int, prediction: Prediction) 
 
 
 def _weights(errors: Floats, known: NDArray[np.bool_]) -> Floats:
-    """(seeds, layers): what a layer counts: by its precision, since a factor of hardly any dependence tells nothing; all
-    count the same where errors are not known.
+    """(seeds, layers): what a layer counts: by its precision, as a factor of hardly any dependence tells nothing; where
+    errors are not known, all count the same.
     """
     if not np.all(errors[known] > 0):
         return known.astype(float)
