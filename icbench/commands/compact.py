@@ -23,9 +23,10 @@ def run(args: argparse.Namespace) -> int:
     imports.arrow_alone()
     layout = results.existing(args.results)
     count = results.compact(layout)
-    files = [str(layout.compacted_table(table)) for table in results.TABLES]
+    tables = (*results.TABLES, results.PROBES)
+    files = [str(file) for table in tables if (file := layout.compacted_table(table)).exists()]
     if args.json:
         print_json({"runs": count, "files": files})
     else:
-        print(f"{plural(count, 'finished run')} in {' and '.join(files)}. The small files stay.")
+        print(f"{plural(count, 'finished run')} in {', '.join(files[:-1])} and {files[-1]}. The small files stay.")
     return 0
