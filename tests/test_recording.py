@@ -272,6 +272,22 @@ class InterruptedBy(Watcher):
             raise KeyboardInterrupt
 
 
+def test_what_was_measured_before_the_first_step_is_not_measured_again(training: Training) -> None:
+    """However often a training is interrupted before its first checkpoint, it gets on with its probes."""
+    with pytest.raises(Stopped):
+        training.train(Watcher(stop_at=1))
+    training.files.checkpoint.unlink()
+    measured = sorted(training.files.probes.glob("0-*.json"))
+    before = [file.stat().st_mtime_ns for file in measured]
+    later = training.files.probes / "3-magnitudes.json"
+    later.write_text("[]")
+    with pytest.raises(Stopped):
+        training.train(Watcher(stop_at=1))
+    assert len(measured) == 3
+    assert [file.stat().st_mtime_ns for file in measured] == before
+    assert not later.exists()
+
+
 def test_a_probe_that_fails_loses_no_run(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
     module = catalog.load("probes", "dependence")
     monkeypatch.setattr(module, "build", lambda **_: lambda subject: 1 / 0)
