@@ -167,6 +167,19 @@ def test_one_run_by_other_probes(folder: Path, icbench_here: Icbench, tmp_path: 
     pd.testing.assert_frame_equal(probes(copied), after)
 
 
+def test_what_was_measured_stays_whatever_comes_of_later_epochs(
+    folder: Path, icbench_here: Icbench, tmp_path: Path
+) -> None:
+    copied = copy(folder, tmp_path)
+    layout = Layout(copied / "results")
+    run_id = probes(copied)["run_id"][0]
+    (layout.kept(run_id) / "3.pt").write_bytes(b"x" * 100)
+    done = icbench_here("probe", run_id, "--results", layout.root, "--probe", "{name: zigzag, images: 64, steps: 1}")
+    assert (done.code, "3.pt: this checkpoint is damaged" in done.err) == (2, True)
+    after = probes(copied)
+    assert after[after["probe"] == "zigzag"]["epoch"].unique().tolist() == [0]
+
+
 def test_finished_runs_that_were_not_measured(folder: Path, icbench_here: Icbench, tmp_path: Path) -> None:
     copied = copy(folder, tmp_path)
     run_id = probes(copied)["run_id"][0]
