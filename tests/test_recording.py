@@ -167,6 +167,19 @@ def test_one_run_by_other_probes(folder: Path, icbench_here: Icbench, tmp_path: 
     pd.testing.assert_frame_equal(probes(copied), after)
 
 
+def test_what_was_measured_stays_whatever_comes_of_later_epochs(
+    folder: Path, icbench_here: Icbench, tmp_path: Path
+) -> None:
+    copied = copy(folder, tmp_path)
+    layout = Layout(copied / "results")
+    run_id = probes(copied)["run_id"][0]
+    (layout.kept(run_id) / "3.pt").write_bytes(b"x" * 100)
+    done = icbench_here("probe", run_id, "--results", layout.root, "--probe", "{name: zigzag, images: 64, steps: 1}")
+    assert (done.code, "3.pt: this checkpoint is damaged" in done.err) == (2, True)
+    after = probes(copied)
+    assert after[after["probe"] == "zigzag"]["epoch"].unique().tolist() == [0]
+
+
 def test_finished_runs_that_were_not_measured(folder: Path, icbench_here: Icbench, tmp_path: Path) -> None:
     copied = copy(folder, tmp_path)
     run_id = probes(copied)["run_id"][0]
@@ -270,6 +283,22 @@ class InterruptedBy(Watcher):
             file = self.training.files.probes / "3-dependence.json"
             assert not file.exists()
             raise KeyboardInterrupt
+
+
+def test_what_was_measured_before_the_first_step_is_not_measured_again(training: Training) -> None:
+    """However often a training is interrupted before its first checkpoint, it gets on with its probes."""
+    with pytest.raises(Stopped):
+        training.train(Watcher(stop_at=1))
+    training.files.checkpoint.unlink()
+    measured = sorted(training.files.probes.glob("0-*.json"))
+    before = [file.stat().st_mtime_ns for file in measured]
+    later = training.files.probes / "3-magnitudes.json"
+    later.write_text("[]")
+    with pytest.raises(Stopped):
+        training.train(Watcher(stop_at=1))
+    assert len(measured) == 3
+    assert [file.stat().st_mtime_ns for file in measured] == before
+    assert not later.exists()
 
 
 def test_a_probe_that_fails_loses_no_run(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """Measures networks after their training, from the checkpoints that were kept of it."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +65,14 @@ def probe(
         todo = list(wanted) if again else missing(rows, wanted)
         if not todo:
             return 0
-        fresh = _measure(layout, run_id, config, todo, data, torch.device(device), tell)
-        replaced = {(epoch, each.name) for epoch, each in todo}
-        kept = [row for row in rows if (row["epoch"], row["probe"]) not in replaced]
-        write_probes(layout, run_id, sorted(kept + fresh, key=lambda row: row["epoch"]))
-        return len(fresh)
+        count = 0
+        for epoch, fresh in _measure(layout, run_id, config, todo, data, torch.device(device), tell):
+            replaced = {(epoch, each.name) for at, each in todo if at == epoch}
+            rows = [row for row in rows if (row["epoch"], row["probe"]) not in replaced] + fresh
+            # At once: a later epoch may be interrupted, or its checkpoint damaged.
+            write_probes(layout, run_id, sorted(rows, key=lambda row: row["epoch"]))
+            count += len(fresh)
+        return count
 
 
 def missing(rows: Collection[dict[str, Any]], wanted: Sequence[tuple[int, Variant]]) -> list[tuple[int, Variant]]:
@@ -86,16 +89,17 @@ def _measure(
     data: Path | None,
     device: torch.device,
     tell: Tell,
-) -> list[dict[str, Any]]:
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Each epoch, and the rows that were measured then."""
     set_numerics(config.precision)
     images = source(config, data, device, torch.get_num_threads())
-    rows = []
     for epoch in sorted({epoch for epoch, _ in todo}):
         file = kept_file(layout.kept(run_id), epoch)
         # Without a checkpoint it begins as it began: the state before the first step follows from the configuration.
         state = begin(config, images, file, _Damaged(file), ALONE)
+        rows = []
         for at, each in todo:
             if at == epoch:
                 tell(f"{each.name} after epoch {epoch}")
                 rows += measure(each, config, images, state)
-    return rows
+        yield epoch, rows

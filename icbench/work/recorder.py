@@ -56,8 +56,11 @@ class Recorder:
             self._ranks.agree(False)  # the others wait no longer than for one probe
 
     def _forget(self) -> None:
-        """The training begins anew: what an earlier one of this run left is not its own."""
-        shutil.rmtree(self._files.probes, ignore_errors=True)
+        """The training begins anew: what an earlier one of this run left is not its own, but for what was measured
+        before the first step. That follows from the configuration, and may be what this one was interrupted at.
+        """
+        for file in self._files.probes.glob("[1-9]*.json"):
+            file.unlink(missing_ok=True)
         if self._recording.keep != Epochs():
             shutil.rmtree(self._kept, ignore_errors=True)
 
