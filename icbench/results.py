@@ -281,6 +281,7 @@ def compact(layout: Layout) -> int:
             write_whole(target, lambda file, whole=whole: pq.write_table(whole, file))  # type: ignore[misc]
         measured = read_probes(layout, done)
         if len(measured):
+            remove_leftovers(layout.compacted_table(PROBES))
             write_whole(layout.compacted_table(PROBES), lambda file: pq.write_table(measured, file))
         write_json(layout.manifest, {"run_ids": sorted(done)})
     return len(done)

@@ -50,7 +50,9 @@ def read(layout: Layout, own: Collection[str], exactly: Collection[str] = ()) ->
     profiles = _profiles(layout)
     wanted = _wanted(results.finished(layout), own, exactly)
     if wanted:
-        _add_runs(timings, results.read(layout, "runs", wanted, _COLUMNS).to_pylist(), profiles)
+        _add_runs(
+            timings, results.read(layout, "runs", wanted, _COLUMNS).to_pylist(), profiles, results.measured(layout)
+        )
     for file in sorted(layout.canaries.glob("*.json")):
         _add_canary(timings, read_json(file))
     return timings
@@ -81,11 +83,13 @@ def _profiles(layout: Layout) -> dict[str, tuple[str, float]]:
     return found
 
 
-def _add_runs(timings: Timings, rows: list[dict[str, Any]], profiles: Mapping[str, tuple[str, float]]) -> None:
+def _add_runs(
+    timings: Timings, rows: list[dict[str, Any]], profiles: Mapping[str, tuple[str, float]], probed: Collection[str]
+) -> None:
     nets: dict[str, tuple[Features, str]] = {}
     logs: dict[tuple[Features, Place], list[float]] = defaultdict(list)
     for row in rows:
-        seconds = busy_seconds(row)
+        seconds = busy_seconds(row, probed=row["run_id"] in probed)
         if not seconds or not row["epochs"] or row["device"] is None:
             continue
         timings.seconds[row["run_id"]] = seconds
@@ -111,12 +115,12 @@ def _add_runs(timings: Timings, rows: list[dict[str, Any]], profiles: Mapping[st
         timings.observations.append(Observation(net, place, math.exp(mean), len(paces), squares))
 
 
-def busy_seconds(row: Mapping[str, Any]) -> float | None:
+def busy_seconds(row: Mapping[str, Any], *, probed: bool = False) -> float | None:
     """What a run took: from its beginning to its end, evaluation included.
 
-    Of one that was interrupted, its training, and as much more as evaluation has operations.
+    Of one that was interrupted, or that probes measured, its training, and as much more as evaluation has operations.
     """
-    if row["attempts"] == 1 and row["started_at"] and row["finished_at"]:
+    if not probed and row["attempts"] == 1 and row["started_at"] and row["finished_at"]:
         took: float = (row["finished_at"] - row["started_at"]).total_seconds()
         return took
     if not row["train_seconds"]:

@@ -16,11 +16,13 @@ import icbench as package
 from icbench import catalog, grid, results
 from icbench.errors import UserError
 from icbench.layout import Layout, RunFiles
+from icbench.probing.subject import Subject, undisturbed
 from icbench.recording import Epochs, Recording
 from icbench.train.evaluation import Stopped
 from icbench.train.loop import train
 from icbench.train.ranks import ALONE, Ranks
-from icbench.work.recorder import Recorder
+from icbench.train.state import State
+from icbench.work.recorder import Recorder, at_once
 
 Icbench = Callable[..., Finished]
 
@@ -130,7 +132,7 @@ def test_a_network_s_measurements_are_the_same_afterwards(folder: Path, icbench_
     assert (nothing.code, nothing.out[:15]) == (0, "0 new rows of 2")
     again = icbench_here("probe", folder / "grid.yaml", *where, "--again", "--json")
     assert again.code == 0, again.err
-    assert again.json() == {"runs": 2, "rows": len(during), "lacking": []}
+    assert again.json() == {"runs": 2, "rows": len(during), "lacking": [], "failed": 0}
     assert "magnitudes after epoch 4" in again.err
     pd.testing.assert_frame_equal(
         *(frame.sort_values(list(frame.columns[:5])).reset_index(drop=True) for frame in (during, probes(folder))),
@@ -160,8 +162,12 @@ def test_one_run_by_other_probes(folder: Path, icbench_here: Icbench, tmp_path: 
     assert new["epoch"].unique().tolist() == [0, 3, 4]
     kept = after[after["probe"] != "zigzag"].reset_index(drop=True)
     pd.testing.assert_frame_equal(kept, before)
-    lacking = icbench_here(*words, "--probe", "magnitudes", "--epochs", "0,2")
+    refused = icbench_here(*words, "--probe", "magnitudes", "--epochs", "0,2")
+    assert (refused.code, "after epoch 0 with other options. To replace that: --again." in refused.err) == (2, True)
+    pd.testing.assert_frame_equal(probes(copied), after)
+    lacking = icbench_here(*words, "--probe", "magnitudes", "--epochs", "0,2", "--again")
     assert (lacking.code, "no checkpoints were kept" in lacking.err) == (1, True)
+    assert icbench_here(*words, "--probe", "magnitudes", "--epochs", "0").code == 0
     after = probes(copied)
     results.compact(layout)
     pd.testing.assert_frame_equal(probes(copied), after)
@@ -212,6 +218,7 @@ def test_mistakes_at_the_command_line(folder: Path, icbench_here: Icbench, tmp_p
         (["ffffffffffff"], "no run in results has an id that begins with 'ffffffffffff'"),
         ([run_id, "--probe", "zigzig"], "--probe: there is no probe 'zigzig'. Did you mean 'zigzag'?"),
         ([run_id, "--probe", "{name: "], "this is no YAML"),
+        ([run_id, "--epochs", "0,7"], "--epochs 0,7: there is no epoch 7: the longest run has 4."),
         ([run_id, "--epochs", "1-3"], "--epochs 1-3 should be numbers of epochs with commas between"),
     ):
         done = icbench_here("probe", *words)
@@ -308,6 +315,22 @@ def test_a_probe_that_fails_loses_no_run(training: Training, monkeypatch: pytest
     assert {row["probe"] for row in training.rows()} == {"magnitudes", "effective-lr"}
     assert "the probe dependence failed after epoch 0, and the training goes on:" in training.said
     assert any("ZeroDivisionError" in words for words in training.said)
+
+
+def test_batches_in_parts(training: Training) -> None:
+    """Where a training has no more than 60 images at once, no pass of a probe has more."""
+    seen: list[int] = []
+    config = training.config
+    state = State.fresh(config, torch.device("cpu"))
+    with undisturbed(torch.device("cpu")):
+        subject = Subject(config, digits(config), state, "any", at_once(config, 2, 60))
+        subject.net.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+        for images, labels in subject.batches(300):
+            subject.loss(images, labels)
+        assert list(subject.steps(2)) == [0, 1, 2]
+    assert max(seen) == 60
+    assert sum(seen) == 300 + 2 * 200
+    assert (at_once(config, 1, None), at_once(config, 2, None), at_once(config, 1, 500)) == (None, 100, None)
 
 
 def test_a_run_trained_anew_forgets(training: Training) -> None:

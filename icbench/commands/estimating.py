@@ -311,6 +311,7 @@ def lines(costing: Costing, todo: "Plan") -> list[str]:
     words = []
     if todo.missing:
         words += [line(costing, todo), f"It comes {_source(costing)}. Intervals are of 90 %."]
+        words += ["What the grid's probes take is not in it."] if todo.sweep.recording.probes else []
         words += [costing.sharing] if costing.sharing else []
     if past := costing.past:
         took = past.took if past.expected.estimate >= _LITTLE_HOURS else 3600 * past.took  # as _amount has it

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from icbench.grid import Sweep
     from icbench.layout import Layout
     from icbench.recording import Recording
+    from icbench.work.prober import Probed
 
     Runs = list[tuple[str, RunConfig]]
 
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from icbench import imports, results
     from icbench.console import complain, plural, print_json
     from icbench.data import store
-    from icbench.errors import UserError
+    from icbench.errors import IcbenchError, UserError
 
     imports.arrow_alone()
     layout = results.existing(args.results)
@@ -60,16 +61,25 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"no run of {args.what} is finished.", f"Train them with: icbench sweep {args.what}")
     for name in sorted({config.dataset for _, config in finished}):
         store.verify(name, args.data)
-    rows, lacking = 0, []
+    longest = max(config.recipe.epochs for _, config in finished)
+    if epochs and epochs[-1] > longest:
+        raise UserError(f"--epochs {args.epochs}: there is no epoch {epochs[-1]}: the longest run has {longest}.")
+    rows, lacking, failed = 0, list[str](), 0
     for number, (run_id, config) in enumerate(finished, 1):
-        kept = _kept(layout, run_id)
-        wanted = _wanted(recording, config, kept if epochs is None else epochs, chosen=bool(args.probe or args.epochs))
-        possible = [(epoch, probe) for epoch, probe in wanted if epoch in kept]
-        if len(possible) < len(wanted) or len(kept) == 1:
-            lacking.append(run_id)
-        rows += _probe(layout, run_id, config, possible, args, f"[{number}/{len(finished)}] {run_id}")
+        at = _kept(layout, run_id) if epochs is None else epochs
+        wanted = _wanted(recording, config, at, chosen=bool(args.probe or args.epochs))
+        try:
+            found = _probe(layout, run_id, config, wanted, args, f"[{number}/{len(finished)}] {run_id}")
+        except IcbenchError as error:  # of one run: the others are measured all the same
+            if len(finished) == 1:
+                raise
+            complain(str(error))
+            failed += 1
+            continue
+        rows += found.rows
+        lacking += [run_id] if found.lacking else []
     if args.json:
-        print_json({"runs": len(finished), "rows": rows, "lacking": lacking})
+        print_json({"runs": len(finished), "rows": rows, "lacking": lacking, "failed": failed})
     else:
         print(f"{plural(rows, 'new row')} of {plural(len(finished), 'run')}: icbench.load_probes({str(layout.root)!r})")
     if lacking:
@@ -77,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
             f"Of {plural(len(lacking), 'run')}, {lacking[0]} for one, no checkpoints were kept at some of these epochs."
             " A grid with keep_checkpoints has them kept while its runs are trained."
         )
-    return 1 if lacking else 0
+    return 1 if lacking or failed else 0
 
 
 def _named(layout: "Layout", what: str) -> "tuple[Sweep, Runs]":
@@ -160,7 +170,7 @@ def _probe(
     wanted: "list[tuple[int, Variant]]",
     args: argparse.Namespace,
     prefix: str,
-) -> int:
+) -> "Probed":
     from icbench.console import complain
     from icbench.work import prober
 

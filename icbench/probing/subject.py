@@ -30,10 +30,14 @@ class Subject:
     net: in training mode, its operations apart, so that every module's input and output can be seen. generator: on
     the CPU, of this run's seed, this epoch and this probe's name; torch's global ones are seeded likewise while
     the probe is at work.
+
+    images_at_once: no pass has more of them, as in a training in parts or by several ranks, whose statistics are of
+    such parts; None: a whole batch.
     """
 
-    def __init__(self, config: RunConfig, data: Source, state: State, name: str):
+    def __init__(self, config: RunConfig, data: Source, state: State, name: str, images_at_once: int | None = None):
         self.config, self.data, self.epoch = config, data, state.epoch - 1
+        self._at_once = images_at_once
         self._purpose = ("probe", name, self.epoch)
         self.generator = seeds.generator(config.seed, *self._purpose)
         self._copy = State.fresh(config, data.device, in_place=False)
@@ -72,10 +76,11 @@ class Subject:
         return self.data.train_batch(self._unchanged, start, stop, dtype(self.config.precision))
 
     def batch_ranges(self, images: int, size: int = 0) -> Iterator[tuple[int, int]]:
-        """The first `images` of them, or all where there are fewer, in batches of `size` (default: the recipe's) or,
-        to keep all alike for batch statistics, up to 1 less: none has fewer than size / 2 unless there is but one.
+        """The first `images` of them, or all where there are fewer, in batches of `size` (default: the recipe's, or
+        what of it the training has at once) or, to keep all alike for batch statistics, up to 1 less: none has fewer
+        than size / 2 unless there is but one.
         """
-        size = size or self.config.recipe.batch_size
+        size = size or min(self.config.recipe.batch_size, self._at_once or self.config.recipe.batch_size)
         count = min(images, self.data.train_count)
         parts = max(1, round(count / size))
         for index in range(parts):
@@ -103,7 +108,7 @@ class Subject:
         learning rate and procedures included, but for dropout's gates, which are drawn anew.
         """
         epoch = self._next_epoch
-        eager = Eager(self.config, self._copy, self.data, ALONE, None)
+        eager = Eager(self.config, self._copy, self.data, ALONE, self._at_once)
         eager.begin_epoch(self.data.plan_epoch(seeds.generator(self.config.seed, "epoch", epoch)))
         before = self._course.steps_before(epoch)
         yield 0

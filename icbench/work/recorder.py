@@ -19,7 +19,7 @@ from icbench.files import read_json, write_json
 from icbench.layout import Layout, RunFiles
 from icbench.probing.measurement import Measurement
 from icbench.probing.subject import Subject, undisturbed
-from icbench.recording import Epochs, Recording
+from icbench.recording import Recording
 from icbench.results import write_probes
 from icbench.train.ranks import Ranks
 from icbench.train.state import State
@@ -40,9 +40,11 @@ class Recorder:
         files: RunFiles,
         kept: Path,
         say: Callable[[str], None],
+        images_at_once: int | None = None,
     ):
         self._recording, self._config, self._data, self._ranks = recording, config, data, ranks
         self._files, self._kept, self._say = files, kept, say
+        self._at_once = at_once(config, ranks.size, images_at_once)
 
     def __call__(self, state: State) -> None:
         epoch, last = state.epoch - 1, self._config.recipe.epochs
@@ -61,8 +63,7 @@ class Recorder:
         """
         for file in self._files.probes.glob("[1-9]*.json"):
             file.unlink(missing_ok=True)
-        if self._recording.keep != Epochs():
-            shutil.rmtree(self._kept, ignore_errors=True)
+        shutil.rmtree(self._kept, ignore_errors=True)
 
     def _measure(self, probe: Variant, state: State, epoch: int) -> None:
         """Measure and store, unless that was done before this training was interrupted."""
@@ -70,7 +71,7 @@ class Recorder:
         if file.exists():
             return
         try:
-            rows = measure(probe, self._config, self._data, state)
+            rows = measure(probe, self._config, self._data, state, self._at_once)
         except OSError as error:
             if error.errno in kinds.DISK_ERRORS:
                 raise
@@ -101,14 +102,25 @@ class Recorder:
         return self._files.probes / f"{epoch}-{probe.name}.json"
 
 
-def measure(probe: Variant, config: RunConfig, data: Source, state: State) -> list[dict[str, Any]]:
+def at_once(config: RunConfig, ranks: int, parts: int | None) -> int | None:
+    """How many images of a batch go through the net at once where so many ranks share it, each in `parts` of so many at
+    most; None: all.
+    """
+    share = -(-config.recipe.batch_size // ranks)
+    most = min(share, parts or share)
+    return most if most < config.recipe.batch_size else None
+
+
+def measure(
+    probe: Variant, config: RunConfig, data: Source, state: State, images_at_once: int | None
+) -> list[dict[str, Any]]:
     """What a probe finds in a training at the end of an epoch, as rows of the probes table without the run's id.
 
     The training's state and torch's random generators are left as they are. Values that are not finite are left out.
     """
     look = catalog.load("probes", probe.name).build(**dict(probe.options))
     with undisturbed(data.device):
-        subject = Subject(config, data, state, probe.name)
+        subject = Subject(config, data, state, probe.name, images_at_once)
         return [_row(probe, subject.epoch, each) for each in look(subject) if math.isfinite(each.value)]
 
 

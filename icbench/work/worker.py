@@ -278,7 +278,9 @@ class _Worker:
         if engine.reason:
             write(f"engine: {engine}, since {engine.reason}")
         files.pruned.unlink(missing_ok=True)
-        recorder = Recorder(asked.recording, config, data, self._ranks, files, self._layout.kept(run_id), write)
+        recorder = Recorder(
+            asked.recording, config, data, self._ranks, files, self._layout.kept(run_id), write, engine.images_at_once
+        )
         watcher = self._equipment.pulse.watch(files, config, self._submission.stop(run_id), write)
         try:
             self._ranks.broadcast(pickle.dumps((run_id, config)))
