@@ -204,7 +204,7 @@ def test_a_search_is_cancelled(tmp_path: Path, icbench: Icbench) -> None:
     """`icbench cancel NAME` ends it as Ctrl-C does; what was under way is gone on with."""
     write(tmp_path)
     process = begin(tmp_path)
-    wait_for(lambda: list(tmp_path.glob("results/work/*/progress.json")))
+    wait_for(lambda: list((tmp_path / "results" / "work").glob("*/progress.json")))
     cancelled = icbench("cancel", "small")
     assert "stopped the local sweep small" in cancelled.out
     _, err = process.communicate(timeout=60)
