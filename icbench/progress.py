@@ -103,6 +103,9 @@ class Progress:
             case "fail":
                 self._end(run_id)
                 self.say(f"[{self._ended}/{self._total}] {run_id} {label}: FAILED, {event['message']}")
+            case "probe-failed":
+                what = f"the probe {event['probe']} failed after epoch {event['epoch']}"
+                self.say(f"{run_id} {label}: {what}, {event['message']}; the training goes on (icbench logs {run_id})")
             case "death":
                 self.say(f"a worker died in {run_id} {label}; the run goes on from its last checkpoint")
 

@@ -233,6 +233,20 @@ def measured(layout: Layout) -> set[str]:
     return {*_small_files(layout, PROBES), *compacted}
 
 
+def measured_by(layout: Layout, run_ids: Collection[str]) -> set[tuple[str, str]]:
+    """Which of these runs, or of those that are compacted, have rows of which probes."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns, small = ["run_id", "probe"], _small_files(layout, PROBES)
+    tables = [_small_rows([small[run_id] for run_id in run_ids if run_id in small], PROBES, columns)]
+    if layout.compacted_table(PROBES).exists():
+        compacted = _dataset([layout.compacted_table(PROBES)], PROBES, columns)
+        tables.append(compacted.filter(pc.invert(pc.is_in(compacted["run_id"], pa.array(sorted(small), pa.string())))))
+    pairs = [table.group_by(columns).aggregate([]).to_pylist() for table in tables]
+    return {(row["run_id"], row["probe"]) for each in pairs for row in each}
+
+
 def read(
     layout: Layout, table: str, run_ids: Collection[str] | None = None, columns: Collection[str] | None = None
 ) -> "pa.Table":

@@ -355,6 +355,29 @@ def test_a_rank_that_does_not_answer_is_lost(pool: Pool) -> None:
     assert type(second) is PeerLost
 
 
+def patient(ranks: Ranks, dies: bool) -> float:
+    def work() -> None:
+        time.sleep(3)
+        if dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    began = time.monotonic()
+    ranks.first_alone(work)
+    ranks.agree(True)
+    ranks.first_alone(int)
+    return time.monotonic() - began
+
+
+def test_what_the_first_rank_does_alone_has_no_time_limit(pool: Pool) -> None:
+    assert all(seconds > 3 for seconds in pool.run(2, patient, False, timeout=1))
+
+
+def test_a_first_rank_that_dies_at_work_alone_is_lost(pool: Pool) -> None:
+    first, second = pool.run(2, patient, True, timeout=20)
+    assert first is None
+    assert type(second) is PeerLost
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_never_comes_is_lost(rank: int, tmp_path: Path) -> None:
     began = time.monotonic()

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_train import digits
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from icbench import catalog, grid
 from icbench.config import RunConfig
-from icbench.data import store
 from icbench.data.device import DeviceData
 from icbench.probes import conditioning, sharpness, smoothness, zigzag
 from icbench.probing.landscape import Landscape, flat
@@ -39,6 +39,7 @@ NETS = {
     "lstm": "block: lstm, depth: 1, width: 8, ordering: baseline, norm: recurrent-bn",
 }
 PROBES = catalog.names("probes")
+ROUNDING = conditioning._rounding("float32")
 
 
 @pytest.fixture(autouse=True)
@@ -50,16 +51,6 @@ def configuration(fields: str, folder: Path) -> RunConfig:
     file = folder / "grid.yaml"
     file.write_text(GRID.format(fields=fields))
     return grid.load(file).runs()[0][1]
-
-
-def digits(config: RunConfig) -> DeviceData:
-    return DeviceData(
-        store.split(store.load("digits", None), config.split),
-        pixel_maximum=16,
-        subtract_mean=config.recipe.subtract_pixel_mean,
-        augmentation=config.recipe.augmentation,
-        device=torch.device("cpu"),
-    )
 
 
 def trained(config: RunConfig, data: DeviceData) -> State:
@@ -262,7 +253,7 @@ class TestConditioning:
     def test_moments_are_numpys(self) -> None:
         rng = np.random.default_rng(0)
         x = rng.normal(1, 1, (6, 4, 3, 3)) @ rng.normal(size=(3, 3))
-        moments = conditioning.Moments(4, torch.device("cpu"))
+        moments = conditioning.Moments(4, torch.device("cpu"), ROUNDING)
         for part in np.split(x, 2):
             moments.add(torch.from_numpy(part))
         rows = x.transpose(0, 2, 3, 1).reshape(-1, 4)
@@ -275,7 +266,7 @@ class TestConditioning:
             np.testing.assert_allclose(matrix.numpy(), expected[name], rtol=1e-10)
 
     def test_a_channel_that_never_varies_has_no_correlation(self) -> None:
-        moments = conditioning.Moments(3, torch.device("cpu"))
+        moments = conditioning.Moments(3, torch.device("cpu"), ROUNDING)
         x = torch.randn(50, 3, 2, 2)
         x[:, 1] = 0.7
         moments.add(x)
@@ -301,7 +292,7 @@ class TestConditioning:
 
     def test_a_spectrum_in_numbers(self) -> None:
         values = torch.tensor([0.0, 1e-17, 1.0, 1.0, 4.0], dtype=torch.float64)
-        found = {m.statistic: m.value for m in conditioning._spectrum("", "fisher", values, 7)}
+        found = {m.statistic: m.value for m in conditioning._spectrum("", "fisher", values, 7, ROUNDING)}
         shares = np.array([1 / 6, 1 / 6, 4 / 6])
         assert found == pytest.approx(
             {
@@ -312,6 +303,18 @@ class TestConditioning:
                 "fisher_effective_rank": math.exp(-(shares * np.log(shares)).sum()),
             }
         )
+
+    @pytest.mark.parametrize(("precision", "rank"), [("float32", 4), ("tf32", 3), ("bfloat16", 3)])
+    def test_what_a_precision_rounds_is_no_rank(self, precision: str, rank: int) -> None:
+        """Four channels of three dimensions, each rounded to bfloat16: float32's would be of rank four."""
+        rounding = conditioning._rounding(precision)
+        moments = conditioning.Moments(4, torch.device("cpu"), rounding)
+        x = torch.randn(500, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+        bits = torch.bfloat16 if precision != "tf32" else torch.float16  # which has tf32's ten bits
+        moments.add(torch.cat([x, x[:, :1] + x[:, 1:2]], dim=1).to(bits).float())
+        eigenvalues = torch.linalg.eigvalsh(moments.matrices()["second_moment"])
+        found = {m.statistic: m.value for m in conditioning._spectrum("", "of", eigenvalues, 500, rounding)}
+        assert found["of_rank"] == rank
 
     def test_fisher_is_the_gauss_newton_matrix_on_average(self, tmp_path: Path) -> None:
         """Of the classifier: the mean of (diag p - p p') x (features features'), p the prediction."""

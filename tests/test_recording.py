@@ -1,7 +1,9 @@
 """Probes and kept checkpoints: what a grid says of them, that the training does not notice, and what is left behind."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import icbench as package
 from icbench import catalog, grid, results
 from icbench.errors import UserError
 from icbench.layout import Layout, RunFiles
+from icbench.probing.measurement import Measurement
 from icbench.probing.subject import Subject, undisturbed
 from icbench.recording import Epochs, Recording
 from icbench.train.evaluation import Stopped
@@ -189,15 +192,25 @@ def test_what_was_measured_stays_whatever_comes_of_later_epochs(
 def test_finished_runs_that_were_not_measured(folder: Path, icbench_here: Icbench, tmp_path: Path) -> None:
     copied = copy(folder, tmp_path)
     run_id = probes(copied)["run_id"][0]
-    assert "without any" not in icbench_here("sweep", "grid.yaml").err
+    assert "without rows" not in told(icbench_here("sweep", "grid.yaml"))
     Layout(copied / "results").row(results.PROBES, run_id).unlink()
-    assert icbench_here("sweep", "grid.yaml").err.startswith("1 finished run without any probe's rows.")
+    assert told(icbench_here("sweep", "grid.yaml")).startswith(
+        "1 finished run without rows of magnitudes, dependence, effective-lr."
+    )
     assert icbench_here("probe", "grid.yaml").code == 0
-    assert "without any" not in icbench_here("sweep", "grid.yaml").err
+    assert "without rows" not in told(icbench_here("sweep", "grid.yaml"))
+    (copied / "more.yaml").write_text(PROBED.replace("probes:", "probes:\n  - {name: sharpness, epochs: [4]}"))
+    more = told(icbench_here("sweep", "--dry-run", "more.yaml"))
+    assert more.startswith("2 finished runs without rows of sharpness.")
     searched = PROBED + "search: {parameters: {dropout: {low: 0, high: 0.5}}, trials: 2}"
     (copied / "search.yaml").write_text(searched.replace("relu-ic-conv]", "ic-conv-relu]"))
     refused = icbench_here("search", "search.yaml")
     assert (refused.code, "'probes'" in refused.err, "write it into that one's grid" in refused.err) == (2, True, True)
+
+
+def told(done: Finished) -> str:
+    """What was said beside the output, on one line."""
+    return " ".join(done.err.split())
 
 
 def copy(folder: Path, target: Path) -> Path:
@@ -241,10 +254,25 @@ class Training:
         self.recording, self.layout = sweep.recording, Layout(folder / "results")
         self.files = RunFiles(folder)
         self.said: list[str] = []
+        self.failed: list[tuple[str, int, str]] = []
+        self.stop_after = math.inf
 
     def recorder(self, ranks: Ranks = ALONE) -> Recorder:
-        kept = self.layout.kept(self.run_id)
-        return Recorder(self.recording, self.config, digits(self.config), ranks, self.files, kept, self.said.append)
+        return Recorder(
+            self.recording,
+            self.config,
+            digits(self.config),
+            ranks,
+            self.files,
+            self.layout.kept(self.run_id),
+            lambda: len(self.measured()) >= self.stop_after,
+            self.said.append,
+            lambda *what: self.failed.append(what),
+        )
+
+    def measured(self) -> list[str]:
+        """What waits to be written when the training ends."""
+        return sorted(file.name.rpartition("-")[0] for file in self.files.probes.glob("*.json"))
 
     def train(self, watcher: Watcher | None = None) -> Bits:
         observe = self.recorder()
@@ -263,33 +291,49 @@ def training(tmp_path: Path) -> Training:
     return Training(tmp_path)
 
 
-def test_a_training_that_was_interrupted(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """In the middle of an epoch, and in the middle of measuring: the rows are those of one never stopped."""
+def test_a_training_that_was_interrupted(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of an epoch, of a probe, and asked to stop between two: the rows are those of one never stopped."""
     whole, stopped = (Training(tmp_path_factory.mktemp("t")) for _ in range(2))
     expected = whole.train()
     with pytest.raises(Stopped):
         stopped.train(Watcher(stop_at=20))
-    with pytest.raises(KeyboardInterrupt):
-        stopped.train(InterruptedBy(stopped))
+    with monkeypatch.context() as patched:
+        patched.setattr(catalog.load("probes", "effective-lr"), "build", lambda **_: interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            stopped.train()
+    at_0 = ["0-dependence", "0-effective-lr", "0-magnitudes"]
+    assert stopped.measured() == [*at_0, "3-dependence"]
+    stopped.stop_after = 5
+    with pytest.raises(Stopped):
+        stopped.train()
+    assert stopped.measured() == [*at_0, "3-dependence", "3-effective-lr"]
+    stopped.stop_after = math.inf
     assert not stopped.rows()
     assert same(stopped.train(), expected)
     assert pd.DataFrame(stopped.rows()).equals(pd.DataFrame(whole.rows()))
     assert {file.name for file in stopped.layout.kept(stopped.run_id).iterdir()} == {"3.pt", "4.pt"}
 
 
-class InterruptedBy(Watcher):
-    """Interrupts a probe of the third epoch."""
+def interrupting(subject: Subject) -> Iterator[Measurement]:
+    """A probe that is interrupted after its first value."""
+    yield Measurement("", "relative_update", 1.0, None, 1)
+    raise KeyboardInterrupt
 
-    def __init__(self, training: Training):
-        super().__init__()
-        self.training = training
 
-    def epoch_ended(self, row: Any) -> None:
-        super().epoch_ended(row)
-        if row.epoch == 3:
-            file = self.training.files.probes / "3-dependence.json"
-            assert not file.exists()
-            raise KeyboardInterrupt
+def test_probes_of_other_options_begin_anew(training: Training) -> None:
+    """A grid may be edited while a run of it is interrupted."""
+    with pytest.raises(Stopped):
+        training.train(Watcher(stop_at=1))
+    edited = [
+        replace(each, probe=replace(each.probe, options=(("steps", 2),))) if each.probe.name == "effective-lr" else each
+        for each in training.recording.probes
+    ]
+    training.recording = replace(training.recording, probes=tuple(edited))
+    training.train()
+    options = {row["options"] for row in training.rows() if row["probe"] == "effective-lr"}
+    assert options == {'{"steps": 2}'}
 
 
 def test_what_was_measured_before_the_first_step_is_not_measured_again(training: Training) -> None:
@@ -299,7 +343,7 @@ def test_what_was_measured_before_the_first_step_is_not_measured_again(training:
     training.files.checkpoint.unlink()
     measured = sorted(training.files.probes.glob("0-*.json"))
     before = [file.stat().st_mtime_ns for file in measured]
-    later = training.files.probes / "3-magnitudes.json"
+    later = training.files.probes / "3-magnitudes-00000000.json"
     later.write_text("[]")
     with pytest.raises(Stopped):
         training.train(Watcher(stop_at=1))
@@ -315,6 +359,36 @@ def test_a_probe_that_fails_loses_no_run(training: Training, monkeypatch: pytest
     assert {row["probe"] for row in training.rows()} == {"magnitudes", "effective-lr"}
     assert "the probe dependence failed after epoch 0, and the training goes on:" in training.said
     assert any("ZeroDivisionError" in words for words in training.said)
+    assert training.failed == [("dependence", epoch, "ZeroDivisionError: division by zero") for epoch in (0, 3)]
+
+
+BREAK = """
+import sys
+from importlib.util import spec_from_file_location
+
+class Finder:
+    def find_spec(name, path, target=None):
+        if name == "icbench.probes.magnitudes":
+            return spec_from_file_location(name, __file__.replace("sitecustomize", "broken"))
+
+sys.meta_path.insert(0, Finder)
+"""
+
+
+def test_a_sweep_tells_of_a_probe_that_fails(tmp_path: Path, icbench: Icbench) -> None:
+    """Processes that are told where find another module in the place of `magnitudes`."""
+    text = UNPROBED.replace("epochs: 4", "epochs: 1").replace("baseline, ", "")
+    (tmp_path / "grid.yaml").write_text(text + "probes: [magnitudes]")
+    (tmp_path / "sitecustomize.py").write_text(BREAK)
+    (tmp_path / "broken.py").write_text("def build(*, images: int = 1000):\n    return lambda subject: 1 / 0\n")
+    done = icbench("sweep", "grid.yaml", PYTHONPATH=str(tmp_path))
+    assert done.code == 0, done.err
+    assert "the probe magnitudes failed after epoch 0, ZeroDivisionError" in " ".join(done.out.split())
+    assert told(done).startswith("1 finished run without rows of magnitudes.")
+    (run_id,) = grid.load(tmp_path / "grid.yaml").run_ids
+    log = icbench("logs", run_id).out
+    assert "Traceback" in log
+    assert "magnitudes took" not in log
 
 
 def test_batches_in_parts(training: Training) -> None:
@@ -340,6 +414,10 @@ def test_a_run_trained_anew_forgets(training: Training) -> None:
     training.files.checkpoint.unlink()
     training.train()
     assert {file.name for file in kept.iterdir()} == {"3.pt", "4.pt"}
+    training.recording = Recording()
+    training.files.checkpoint.unlink()
+    training.train()
+    assert not training.rows()
 
 
 def together(ranks: Ranks, folder: Path, *, observed: bool) -> Bits:

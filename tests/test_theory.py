@@ -180,6 +180,13 @@ def test_what_is_no_distribution_is_refused(values: list[list[float]], probabili
         Joint.of(values, probabilities)
 
 
+def test_a_variable_with_itself_is_refused() -> None:
+    joint = Joint.of([[0, 1], [0, 1]], [[0.4, 0.1], [0.1, 0.4]])
+    for of_two in (joint.correlation, joint.mutual_information, joint.marginal):
+        with pytest.raises(ValueError, match="variable 1 with itself"):
+            of_two(1, 1)
+
+
 def test_a_keep_probability_is_no_percentage() -> None:
     with pytest.raises(ValueError, match="95"):
         gated(Joint.of([[1]], [1]), 95)

@@ -49,12 +49,12 @@ def run(args: argparse.Namespace) -> int:
     sweep, machine, layout = grid.load(args.grid), profile.load(args.profile), arguments.layout(args)
     budget = estimating.parse_budget(args.budget, machine)
     todo = compare(sweep, layout, retry=args.retry_failed)
-    _note_unmeasured(todo, layout, args)
     if args.retry_failed and not failed_among(todo, layout):
         kind = "" if args.retry_failed == arguments.ANY_KIND else f" in the way {args.retry_failed}"
         complain(f"no run of {sweep.name} has failed{kind}; what was interrupted is gone on with in any case.")
     _check(todo, machine, args)
     if args.dry_run:
+        _note_unmeasured(todo, layout, args)
         costing = estimating.estimate(todo, layout, machine)
         show(todo, costing, budget, as_json=args.json)
         estimating.check_budget(budget, costing, todo)
@@ -95,17 +95,20 @@ def _make(sweep: "Sweep", layout: "Layout", costing: "Costing", args: argparse.N
 
 
 def _note_unmeasured(todo: "Plan", layout: "Layout", args: argparse.Namespace) -> None:
-    """Say of finished runs that the grid's probes have not measured them: they are not trained again for that."""
+    """Say of finished runs that some of the grid's probes have no rows of them: they are not trained again for that."""
     from icbench import results
     from icbench.console import plural
 
-    if not todo.sweep.recording.probes or not todo.finished:
+    probes = todo.sweep.recording.names()
+    if not probes or not todo.finished:
         return
-    unmeasured = todo.finished - results.measured(layout)
-    if unmeasured:
+    measured = results.measured_by(layout, todo.finished)
+    lacking = [name for name in probes if any((run_id, name) not in measured for run_id in todo.finished)]
+    runs = [run_id for run_id in todo.finished if any((run_id, name) not in measured for name in lacking)]
+    if runs:
         complain(
-            f"{plural(len(unmeasured), 'finished run')} without any probe's rows. From checkpoints that were kept, and "
-            f"before training, they come by: icbench probe {shlex.quote(str(args.grid))}"
+            f"{plural(len(runs), 'finished run')} without rows of {', '.join(lacking)}. From checkpoints that were "
+            f"kept, and before training, they come by: icbench probe {shlex.quote(str(args.grid))}"
         )
 
 
@@ -165,4 +168,5 @@ def _conclude(sweep: "Sweep", layout: "Layout", args: argparse.Namespace) -> int
         print_json(record(sweep, rows, todo, layout))
     else:
         print_summary(sweep, rows, todo, layout)
+    _note_unmeasured(todo, layout, args)
     return 1 if todo.failed or todo.missing else 0

@@ -1,8 +1,9 @@
 """Eigenvalues, condition number and effective rank of activations and of Fisher blocks (LeCun et al. 1991).
 
 For each weight layer, five statistics of the eigenvalues e of a matrix: largest_eigenvalue; rank, how many are above
-rounding; smallest_eigenvalue and condition_number (largest / smallest), both of those that are; effective_rank, exp of
-the entropy of e / sum(e) (Roy and Vetterli 2007). The names begin with the matrix:
+the rounding of the run's precision (k eps^2 times the largest, of k); smallest_eigenvalue and condition_number (largest
+/ smallest), both of those that are; effective_rank, exp of the entropy of e / sum(e) (Roy and Vetterli 2007). The names
+begin with the matrix:
 
 covariance, correlation and second_moment (E[x x'], not centred) of the C channels of the layer's input over images and
 all positions: the same matrix as whitening layers make the identity, and the channel factor of a Kronecker-factored
@@ -32,6 +33,7 @@ from torch.nn.functional import cross_entropy
 from icbench.probing.layers import Backward, Forward, backwards, forwards
 from icbench.probing.measurement import Measurement, Probe
 from icbench.probing.subject import Subject
+from icbench.train.numerics import epsilon
 from icbench.values import PositiveInt
 
 
@@ -49,11 +51,11 @@ class _Conditioning:
         yield from self._blocks(subject)
 
     def _activations(self, subject: Subject) -> Iterator[Measurement]:
-        moments: dict[str, Moments] = {}
+        moments, rounding = dict[str, Moments](), _rounding(subject.config.precision)
 
         def see(passage: Forward) -> None:
             x = passage.activations()
-            moments.setdefault(passage.name, Moments(x.shape[1], x.device)).add(x)
+            moments.setdefault(passage.name, Moments(x.shape[1], x.device, rounding)).add(x)
 
         images = 0
         with forwards(subject.net, see), torch.no_grad():
@@ -63,11 +65,11 @@ class _Conditioning:
         for name, seen in moments.items():
             for statistic, matrix in seen.matrices().items():
                 if torch.isfinite(matrix).all():
-                    yield from _spectrum(name, statistic, torch.linalg.eigvalsh(matrix), images)
+                    yield from _spectrum(name, statistic, torch.linalg.eigvalsh(matrix), images, rounding)
 
     def _blocks(self, subject: Subject) -> Iterator[Measurement]:
         images, labels = subject.images(0, min(self.fisher_images, subject.data.train_count))
-        grams: dict[str, Tensor] = {}
+        grams, rounding = dict[str, Tensor](), _rounding(subject.config.precision)
 
         def see(passage: Backward) -> None:
             grams[passage.at.name] = gram(passage)
@@ -82,14 +84,16 @@ class _Conditioning:
             cross_entropy(logits, targets).backward(retain_graph=targets is sampled)  # type: ignore[no-untyped-call]
             for name, matrix in reversed(grams.items()):
                 if torch.isfinite(matrix).all():
-                    yield from _spectrum(name, statistic, torch.linalg.eigvalsh(matrix / len(images)), len(images))
+                    eigenvalues = torch.linalg.eigvalsh(matrix / len(images))
+                    yield from _spectrum(name, statistic, eigenvalues, len(images), rounding)
             grams.clear()
 
 
 class Moments:
-    """Sums over all positions of all images seen, in float64."""
+    """Sums over all positions of all images seen, in float64. rounding: what it leaves of squares, beside them."""
 
-    def __init__(self, channels: int, device: torch.device):
+    def __init__(self, channels: int, device: torch.device, rounding: float):
+        self.rounding = rounding
         self.count = 0
         self.sum = torch.zeros(channels, dtype=torch.float64, device=device)
         self.products = torch.zeros(channels, channels, dtype=torch.float64, device=device)
@@ -106,7 +110,7 @@ class Moments:
         mean, second = self.sum / self.count, self.products / self.count
         covariance = second - mean.outer(mean)
         variance = covariance.diagonal()
-        varying = variance > _rounding(second.diagonal())
+        varying = variance > self.rounding * second.diagonal().clamp(min=0)
         found = {"covariance": covariance, "second_moment": second}
         if varying.any():
             deviation = variance[varying].sqrt()
@@ -123,9 +127,9 @@ def gram(passage: Backward) -> Tensor:
     return total
 
 
-def _spectrum(layer: str, matrix: str, eigenvalues: Tensor, images: int) -> Iterator[Measurement]:
+def _spectrum(layer: str, matrix: str, eigenvalues: Tensor, images: int, rounding: float) -> Iterator[Measurement]:
     """eigenvalues: (k,) rising, of a positive semidefinite matrix; nothing of one that is 0."""
-    kept = eigenvalues[eigenvalues > _rounding(eigenvalues[-1]) * len(eigenvalues)]
+    kept = eigenvalues[eigenvalues > rounding * eigenvalues[-1].clamp(min=0) * len(eigenvalues)]
     if len(kept) == 0:
         return
     shares = kept / kept.sum()
@@ -140,6 +144,6 @@ def _spectrum(layer: str, matrix: str, eigenvalues: Tensor, images: int) -> Iter
         yield Measurement(layer, f"{matrix}_{name}", value.item(), None, images)
 
 
-def _rounding(squares: Tensor) -> Tensor:
-    """What float32 leaves of squares that should be 0, beside such as these."""
-    return squares.clamp(min=0) * torch.finfo(torch.float32).eps ** 2
+def _rounding(precision: str) -> float:
+    """What a precision leaves of squares that should be 0, beside the others; they are summed in float64."""
+    return max(epsilon(precision) ** 2, torch.finfo(torch.float64).eps)

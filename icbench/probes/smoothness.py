@@ -10,7 +10,8 @@ descent without momentum these are the paper's steps, [1/2, 4] times the learnin
 whose steps are no multiples of the gradient, they are as long as those the training makes.
 
 All points of a moment have the same images, in a batch of the recipe's size and not augmented, and the same dropout
-gates; batch statistics are those of the point. In float32 at least. n: moments.
+gates; batch statistics are those of the point. In float32 at least. n: moments. Standard errors take them as
+independent; moments follow each other within few steps, so between trainings the values scatter by more.
 
 Cost: by default 25 steps and 5 x 9 points: 4,480 images forward and backward in batches of 64.
 """
@@ -45,7 +46,8 @@ class _Smoothness:
 
     def __call__(self, subject: Subject) -> Iterator[Measurement]:
         found: dict[str, list[float]] = defaultdict(list)
-        batches = subject.batches(self.moments * subject.config.recipe.batch_size)
+        # All at once: data that are streamed are read by one plan at a time, and the steps have their own.
+        batches = iter(list(subject.batches(self.moments * subject.config.recipe.batch_size)))
         before = torch.empty(0)
         for step in subject.steps(self.moments * self.spacing):
             now = flat(list(subject.net.parameters()))

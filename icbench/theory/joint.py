@@ -33,7 +33,9 @@ class Joint:
         return cls(axes, weights / weights.sum())
 
     def marginal(self, *variables: int) -> "Joint":
-        """That of the variables named by their index, in rising order."""
+        """That of the variables named by their index, each once, in rising order."""
+        if len(set(variables)) < len(variables):
+            raise ValueError(f"variable {variables[0]} with itself: {variables} should name each once")
         others = tuple(axis for axis in range(len(self.values)) if axis not in variables)
         return Joint(tuple(self.values[axis] for axis in sorted(variables)), self.probabilities.sum(axis=others))
 

@@ -78,7 +78,7 @@ def train(
     Goes on from `checkpoint` where there is one, and stores one there after each epoch. Raises Stopped.
     With `durable`, checkpoints outlast a crash of the machine, and take longer to write.
     Every rank calls `observe` before the first step and after each epoch, whose checkpoint is stored by then, and again
-    where the training goes on from there. It must leave the state as it is.
+    where the training goes on from there. It must leave the state as it is, and may raise Stopped on all ranks at once.
     The batches are the same however many `ranks` share them; what one rank's watcher wishes, all do. Raises PeerLost.
     """
     training = _Training(config, data, checkpoint, watcher, ranks, durable, engine)

@@ -8,7 +8,7 @@ rounded otherwise: a training that goes on from a checkpoint would not have the 
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -74,6 +74,10 @@ class Ranks:
         """What the first rank gives."""
         return data
 
+    def first_alone(self, work: Callable[[], None]) -> None:
+        """The first rank does `work`, in which it calls none of these, while the others wait, however long it takes."""
+        work()
+
 
 ALONE = Ranks()
 
@@ -102,7 +106,7 @@ def join(
             timeout=timedelta(seconds=timeout_seconds),
             device_id=device if device.type == "cuda" else None,
         )
-    return _Joined(rank, size, device)
+    return _Joined(rank, size, device, store)
 
 
 def _store(rank: int, rendezvous: Path, timeout_seconds: float, host: str) -> TCPStore:
@@ -129,15 +133,18 @@ def _store(rank: int, rendezvous: Path, timeout_seconds: float, host: str) -> TC
 class _Joined(Ranks):
     """A rank of torch's default process group: gloo for tensors on the CPU, NCCL for those on GPUs."""
 
-    def __init__(self, rank: int, size: int, device: torch.device):
+    def __init__(self, rank: int, size: int, device: torch.device, store: TCPStore):
         self.rank = rank
         self.size = size
         self._device = device
+        self._store: TCPStore | None = store
+        self._turns = 0
         self._parameters: list[Tensor] = []
         self._flat = torch.empty(0)
         self._views: list[Tensor] = []
 
     def __exit__(self, kind: object, *_: object) -> None:
+        self._store = None  # the first rank's listens until nothing holds it
         if kind is None or self._device.type != "cuda":
             dist.destroy_process_group()
             return
@@ -192,6 +199,21 @@ class _Joined(Ranks):
         if length <= 0:
             return b"" if length == 0 else None
         return self._send(torch.frombuffer(bytearray(data or int(length)), dtype=torch.uint8)).numpy().tobytes()
+
+    def first_alone(self, work: Callable[[], None]) -> None:
+        # By the store, which the first rank's process answers for whatever it does: a collective has a time limit.
+        assert self._store is not None
+        self._turns += 1
+        done = f"turn {self._turns}"
+        if self.rank == 0:
+            try:
+                work()
+            finally:
+                self._store.set(done, "")
+            return
+        with _peers():
+            while not self._store.check([done]):
+                time.sleep(_LOOK_SECONDS)
 
     def _add_up(self, tensor: Tensor) -> Tensor:
         with _peers():

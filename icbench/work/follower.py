@@ -47,9 +47,11 @@ def _train(run_id: str, config: "RunConfig", equipment: Equipment, ranks: Ranks)
     data, assignment = equipment.data(config), equipment.assignment
     try:
         engine = choose(assignment.engine, config, data, ranks, assignment.images_at_once)
-        kept = equipment.layout.kept(run_id)
-        recorder = Recorder(assignment.recording, config, data, ranks, files, kept, say_in_log)
-        train(config, data, files.checkpoint, _Silent(equipment.pulse), ranks, engine=engine, observe=recorder)
+        kept, watcher = equipment.layout.kept(run_id), _Silent(equipment.pulse)
+        recorder = Recorder(
+            assignment.recording, config, data, ranks, files, kept, watcher.should_stop, say_in_log, _nothing_failed
+        )
+        train(config, data, files.checkpoint, watcher, ranks, engine=engine, observe=recorder)
     except Stopped:
         return  # the first rank says what comes next
     except PeerLost:
@@ -58,6 +60,10 @@ def _train(run_id: str, config: "RunConfig", equipment: Equipment, ranks: Ranks)
         trace = traceback.format_exc()
         record_failure(files, kinds.of_error(error), f"rank {ranks.rank}: {in_words(error)}", trace)
         raise PeerLost(f"run {run_id} failed on rank {ranks.rank}") from None
+
+
+def _nothing_failed(*_: object) -> None:
+    """Probes are the first rank's work."""
 
 
 class _Silent:

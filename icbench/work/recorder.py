@@ -1,12 +1,15 @@
 """What a worker records of a run beyond its curve: what probes measure, and checkpoints to keep."""
 
+import hashlib
 import json
 import math
 import os
 import shutil
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,14 @@ import torch
 from icbench import catalog, kinds
 from icbench.config import RunConfig, Variant
 from icbench.data.source import Source
+from icbench.failure import in_words
 from icbench.files import read_json, write_json
 from icbench.layout import Layout, RunFiles
 from icbench.probing.measurement import Measurement
 from icbench.probing.subject import Subject, undisturbed
 from icbench.recording import Recording
-from icbench.results import write_probes
+from icbench.results import PROBES, write_probes
+from icbench.train.evaluation import Stopped
 from icbench.train.ranks import Ranks
 from icbench.train.state import State
 
@@ -28,7 +33,8 @@ from icbench.train.state import State
 class Recorder:
     """Observes one training; see `observe` of train/loop.py. All ranks have one, and the first one does the work.
 
-    kept: the folder for checkpoints. say: where a probe that fails says why; the run goes on without its measurements.
+    kept: the folder for checkpoints. should_stop: asked between probes; the training then raises Stopped. say: for the
+    run's log. failed: hears which probe failed, after which epoch and why; the run goes on without its measurements.
     """
 
     def __init__(
@@ -39,11 +45,14 @@ class Recorder:
         ranks: Ranks,
         files: RunFiles,
         kept: Path,
+        should_stop: Callable[[], bool],
         say: Callable[[str], None],
+        failed: Callable[[str, int, str], None],
         images_at_once: int | None = None,
     ):
         self._recording, self._config, self._data, self._ranks = recording, config, data, ranks
-        self._files, self._kept, self._say = files, kept, say
+        self._files, self._kept = files, kept
+        self._should_stop, self._say, self._failed = should_stop, say, failed
         self._at_once = at_once(config, ranks.size, images_at_once)
 
     def __call__(self, state: State) -> None:
@@ -53,9 +62,9 @@ class Recorder:
         if epoch and self._recording.keep.hold(epoch, last) and self._ranks.rank == 0:
             _keep(self._files.checkpoint, kept_file(self._kept, epoch))
         for probe in self._recording.due(epoch, last):
-            if self._ranks.rank == 0:
-                self._measure(probe, state, epoch)
-            self._ranks.agree(False)  # the others wait no longer than for one probe
+            if any(self._ranks.agree(self._should_stop())):
+                raise Stopped  # what was measured and the checkpoint are stored
+            self._ranks.first_alone(partial(self._measure, probe, state, epoch))
 
     def _forget(self) -> None:
         """The training begins anew: what an earlier one of this run left is not its own, but for what was measured
@@ -70,20 +79,24 @@ class Recorder:
         file = self._file(epoch, probe)
         if file.exists():
             return
+        began = time.perf_counter()
         try:
             rows = measure(probe, self._config, self._data, state, self._at_once)
         except OSError as error:
             if error.errno in kinds.DISK_ERRORS:
                 raise
-            rows = self._failed(probe, epoch)
-        except Exception:
-            rows = self._failed(probe, epoch)
+            rows = self._without(probe, epoch, error)
+        except Exception as error:
+            rows = self._without(probe, epoch, error)
+        else:
+            self._say(f"the probe {probe.name} took {time.perf_counter() - began:.2f} s after epoch {epoch}")
         self._files.probes.mkdir(exist_ok=True)
         write_json(file, rows, durable=False)
 
-    def _failed(self, probe: Variant, epoch: int) -> list[dict[str, Any]]:
+    def _without(self, probe: Variant, epoch: int, error: Exception) -> list[dict[str, Any]]:
         self._say(f"the probe {probe.name} failed after epoch {epoch}, and the training goes on:")
         self._say(traceback.format_exc())
+        self._failed(probe.name, epoch, in_words(error))
         if self._data.device.type == "cuda":
             torch.cuda.empty_cache()
         return []
@@ -93,13 +106,17 @@ class Recorder:
         rows = [row for epoch, probe in self._due() for row in read_json(self._file(epoch, probe)) or ()]
         if rows:
             write_probes(layout, run_id, rows)
+        else:
+            layout.row(PROBES, run_id).unlink(missing_ok=True)  # of an earlier training, whose row is gone
 
     def _due(self) -> Iterator[tuple[int, Variant]]:
         last = self._config.recipe.epochs
         return ((epoch, probe) for epoch in range(last + 1) for probe in self._recording.due(epoch, last))
 
     def _file(self, epoch: int, probe: Variant) -> Path:
-        return self._files.probes / f"{epoch}-{probe.name}.json"
+        """Of these very options: the grid may have been edited since the training was interrupted."""
+        options = hashlib.sha256(options_json(probe).encode()).hexdigest()[:8]
+        return self._files.probes / f"{epoch}-{probe.name}-{options}.json"
 
 
 def at_once(config: RunConfig, ranks: int, parts: int | None) -> int | None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from icbench import imports, kinds, provenance, wording
@@ -278,10 +279,19 @@ class _Worker:
         if engine.reason:
             write(f"engine: {engine}, since {engine.reason}")
         files.pruned.unlink(missing_ok=True)
-        recorder = Recorder(
-            asked.recording, config, data, self._ranks, files, self._layout.kept(run_id), write, engine.images_at_once
-        )
         watcher = self._equipment.pulse.watch(files, config, self._submission.stop(run_id), write)
+        recorder = Recorder(
+            asked.recording,
+            config,
+            data,
+            self._ranks,
+            files,
+            self._layout.kept(run_id),
+            watcher.should_stop,
+            write,
+            partial(self._probe_failed, run_id),
+            engine.images_at_once,
+        )
         try:
             self._ranks.broadcast(pickle.dumps((run_id, config)))
             state, diverged = train(
@@ -313,6 +323,9 @@ class _Worker:
         )
         _clear(files)
         self._tell("finish", run_id=run_id, test_accuracy=row["test_accuracy"], diverged=diverged)
+
+    def _probe_failed(self, run_id: str, probe: str, epoch: int, reason: str) -> None:
+        self._tell("probe-failed", run_id=run_id, probe=probe, epoch=epoch, message=reason)
 
     def _leave(
         self, run_id: str, files: RunFiles, attempts: Attempts, watcher: Watched, write: Callable[[str], None]
