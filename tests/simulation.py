@@ -224,22 +224,25 @@ def images(count: int, repetitions: int = 2000) -> float:
     return float(((low <= truth) & (truth <= high)).mean())
 
 
-def rank_correlations(cells: int, correlation: float, repetitions: int = 10_000) -> float:
-    """The coverage of rank_correlation's intervals where values are normal with this correlation.
+def rank_correlations(cells: int, correlation: float, groups: int = 1, repetitions: int = 10_000) -> float:
+    """The coverage of rank_correlation's intervals where values are normal with this correlation, in so many groups of
+    so many cells whose means differ by far.
 
     The truth is Spearman's rho of that distribution, 6 / pi arcsin(correlation / 2) (Pearson 1907).
     """
     random = np.random.default_rng([cells, round(100 * correlation)])
     truth = 6 / math.pi * math.asin(correlation / 2)
+    labels = np.repeat(np.arange(groups), cells)
     covered = 0
     for _ in range(repetitions):
-        x, other = random.normal(size=(2, cells))
+        x, other = random.normal(size=(2, groups * cells))
         y = correlation * x + math.sqrt(1 - correlation**2) * other
-        covered += covers(stats.rank_correlation(x, y), truth)
+        covered += covers(stats.rank_correlation(x + 10 * labels, y - 10 * labels, labels.tolist()), truth)
     return covered / repetitions
 
 
 CELLS = (5, 7, 10, 20, 40)
+GROUPS = ((2, 4), (3, 6), (4, 9), (5, 20))
 
 
 def main() -> None:
@@ -265,6 +268,15 @@ def main() -> None:
     print("| correlation |", " | ".join(map(str, CELLS)), "|\n|---" + "|---" * len(CELLS) + "|")
     for correlation in (0, 0.5, 0.9):
         print("|", correlation, "|", " | ".join(f"{100 * rank_correlations(n, correlation):.1f}" for n in CELLS), "|")
+    print("\nThe same of ranks within groups\n")
+    print(
+        "| correlation |",
+        " | ".join(f"{groups} of {n}" for groups, n in GROUPS),
+        "|\n|---" + "|---" * len(GROUPS) + "|",
+    )
+    for correlation in (0, 0.5, 0.9):
+        rates = (f"{100 * rank_correlations(n, correlation, groups):.1f}" for groups, n in GROUPS)
+        print("|", correlation, "|", " | ".join(rates), "|")
 
 
 if __name__ == "__main__":

@@ -100,6 +100,31 @@ def test_what_goes_with_speed_and_what_does_not(tmp_path: Path) -> None:
     assert up.y[-1] == pytest.approx(np.mean(rising(0.6 + 0.1 * 2.2, 4)[:before_drop]))
 
 
+def test_at_equal_rates(tmp_path: Path) -> None:
+    """What only says the rate goes with nothing then; what says the ordering does, whatever the rate does to it."""
+
+    def rows(config: RunConfig) -> Iterable[Row]:
+        rate = config.dropout or 0.0
+        assert isinstance(rate, float)
+        yield 1, "a", "dependence", "correlation", rate + 0.001 * (config.ordering == "baseline")
+        yield 1, "a", "dependence", "zero_share", score(config) - 100 * rate
+
+    every = measured(tmp_path, rows, GRID.replace("[0.05, 0.1, 0.2]", "[0.05, 0.1, 0.2, 0.3]"))
+    found = rank_correlations(every)
+    own, of_rate = found["zero_share"], found["correlation"]
+    # The baseline alone has no dropout: four pairs are left, each of two cells in the same order.
+    assert own.rho_equal_rates.value == 1
+    assert own.rho_equal_rates.p == pytest.approx(2 / 16)
+    assert own.rho.value < 0.7
+    assert np.isnan(of_rate.rho_equal_rates).all()
+    assert own.p_holm_equal_rates == pytest.approx(2 / 16)
+    theory = Report(every.evidence, measured=every).theory
+    assert theory is not None
+    assert "of 1 among cells of equal dropout rates, none is shown to differ from 0" in theory.answer
+    (row,) = [row for row in theory.tables["theory-relation"].texts() if row[1][0].startswith("P(x = 0)")]
+    assert row[-3][0].startswith("+1.00")
+
+
 def test_what_differs_by_factors_is_averaged_geometrically(tmp_path: Path) -> None:
     def rows(config: RunConfig) -> Iterable[Row]:
         for layer, value in (("a", 1.0), ("b", 100.0)):

@@ -775,3 +775,37 @@ def test_the_rank_correlation_at_its_ends() -> None:
 @pytest.mark.parametrize(("cells", "correlation"), [(5, 0.0), (7, 0.5), (10, 0.9), (20, 0.5)])
 def test_intervals_of_rank_correlations_cover(cells: int, correlation: float) -> None:
     assert 0.93 <= simulation.rank_correlations(cells, correlation, repetitions=1500) <= 0.995
+
+
+def test_ranks_within_groups() -> None:
+    """By hand: in one group the same order, in the other the opposite of one pair; a third has one value."""
+    x = [1, 2, 3, 10, 20, 30, 40, 99]
+    y = [5, 6, 7, -3, -4, -2, -1, 0]
+    labels = ["a", "a", "a", "b", "b", "b", "b", "c"]
+    rho = (2 + 4) / (2 + 5)
+    found = stats.rank_correlation(x, y, labels)
+    reach = 1.959964 * np.sqrt((1 + rho**2 / 2) / (7 - 2 - 2))
+    assert found == pytest.approx((rho, np.tanh(np.arctanh(rho) - reach), np.tanh(np.arctanh(rho) + reach)))
+    ways = [
+        abs(np.dot([-1, 0, 1], first) + np.dot([-1.5, -0.5, 0.5, 1.5], second))
+        for first in itertools.permutations([-1, 0, 1])
+        for second in itertools.permutations([-1.5, -0.5, 0.5, 1.5])
+    ]
+    assert stats.rank_correlation_p(x, y, labels) == pytest.approx(np.mean(np.array(ways) >= 6 - 1e-9))
+    assert np.isnan(stats.rank_correlation([1, 2], [1, 2], ["a", "b"]).value)
+    assert np.isnan(stats.rank_correlation_p([1, 2], [1, 2], ["a", "b"]))
+
+
+def test_drawn_permutations_within_groups_are_near_the_normal() -> None:
+    random = np.random.default_rng(5)
+    labels = np.repeat(np.arange(4), 25)
+    x, y = random.normal(size=(2, 100)) + 5 * labels
+    y += 0.15 * (x - 5 * labels)
+    rho = stats.rank_correlation(x, y, labels.tolist()).value
+    normal = 2 * scipy_stats.norm.sf(abs(rho) * np.sqrt(100 - 4))  # each group's is 1 / (n - 1)
+    assert stats.rank_correlation_p(x, y, labels.tolist()) == pytest.approx(normal, abs=0.01)
+
+
+@pytest.mark.parametrize(("groups", "cells", "correlation"), [(2, 4, 0.0), (3, 6, 0.5), (4, 9, 0.5)])
+def test_intervals_of_ranks_within_groups_cover(groups: int, cells: int, correlation: float) -> None:
+    assert 0.93 <= simulation.rank_correlations(cells, correlation, groups, repetitions=1500) <= 0.995

@@ -7,7 +7,7 @@ an interval, and p, are NaN. How often the intervals cover the truth is measured
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cache, lru_cache, reduce
 from itertools import combinations, permutations
 from typing import NamedTuple
@@ -128,43 +128,68 @@ def seed_correlation(strata: Strata) -> tuple[float, float]:
     return r, float(stdtr(freedom, -r * math.sqrt(freedom / (1 - r * r))))
 
 
-def rank_correlation(x: ArrayLike, y: ArrayLike, confidence: float = 0.95) -> Estimate:
+def rank_correlation(
+    x: ArrayLike, y: ArrayLike, groups: Sequence[Hashable] | None = None, confidence: float = 0.95
+) -> Estimate:
     """Spearman's rho of (n,) values with (n,) others, ties at their mean rank.
 
-    The interval is Fisher's, with the variance (1 + rho^2 / 2) / (n - 3) (Bonett and Wright 2000, Psychometrika 65). Of
-    a rho of 1 it would have no width: it counts as half a step below 1, of the (n^3 - n) / 6 steps that rho may have,
-    and its upper bound is 1; -1 likewise. NaN where one side is constant; no interval for n < 4.
+    With `groups`, a label for each value, ranks are those within a group, less their mean there (compare Taylor 1987,
+    Biometrics 43): what differs between groups plays no part. A group of one tells nothing and is left out.
+    The interval is Fisher's, with the variance (1 + rho^2 / 2) / (n - 2 - groups) (Bonett and Wright 2000,
+    Psychometrika 65; each further group costs a degree of freedom, as a variable held fixed does). Of a rho of 1 it
+    would have no width: it counts as half a step below 1, of the steps that rho may have, the sum over groups of
+    (n^3 - n) / 6, and its upper bound is 1; -1 likewise. NaN where one side is constant; no interval for n < 3 +
+    groups.
     """
-    ranks = [_centred_ranks(side) for side in (x, y)]
-    n, norm = len(ranks[0]), math.sqrt(math.prod(float(side @ side) for side in ranks))
-    assert len(ranks[1]) == n
+    ranked = _ranked(x, y, groups)
+    n = sum(len(a) for a, _ in ranked)
+    norm = math.sqrt(math.prod(sum(float(pair[side] @ pair[side]) for pair in ranked) for side in (0, 1)))
     if norm == 0:
         return Estimate(math.nan, math.nan, math.nan)
-    rho = float(ranks[0] @ ranks[1]) / norm
+    rho = sum(float(a @ b) for a, b in ranked) / norm
     if abs(rho) > 1 - _ROUNDING:
         rho = math.copysign(1.0, rho)
-    if n < 4:
+    freedom = n - 2 - len(ranked)
+    if freedom < 1:
         return Estimate(rho, math.nan, math.nan)
-    most = 1 - 6 / (n**3 - n)
+    most = 1 - 6 / sum(len(a) ** 3 - len(a) for a, _ in ranked)
     inner = max(-most, min(most, rho))
-    reach = float(ndtri((1 + confidence) / 2)) * math.sqrt((1 + inner**2 / 2) / (n - 3))
+    reach = float(ndtri((1 + confidence) / 2)) * math.sqrt((1 + inner**2 / 2) / freedom)
     low, high = (math.tanh(math.atanh(inner) + sign * reach) for sign in (-1, 1))
     return Estimate(rho, -1.0 if rho == -1 else low, 1.0 if rho == 1 else high)
 
 
-def rank_correlation_p(x: ArrayLike, y: ArrayLike) -> float:
-    """Two-sided p of Spearman's rho among the ways to deal y out to x.
+def rank_correlation_p(x: ArrayLike, y: ArrayLike, groups: Sequence[Hashable] | None = None) -> float:
+    """Two-sided p of Spearman's rho among the ways to deal y out to x, within each of the `groups` if there are any.
 
-    Exact for n up to 7, else by 9,999 random ways as in `permutation_p`. NaN where one side is constant.
+    Exact where there are at most 9,999 ways (one group: n up to 7), else by so many random ones as in `permutation_p`.
+    NaN where one side is constant.
     """
-    first, second = (_centred_ranks(side) for side in (x, y))
-    if not (first.any() and second.any()):
+    ranked = _ranked(x, y, groups)
+    if not all(any(pair[side].any() for pair in ranked) for side in (0, 1)):
         return math.nan
-    as_extreme = abs(float(first @ second)) * (1 - _ROUNDING)
-    if math.factorial(len(first)) <= _DRAWS:
-        return float((np.abs(np.array(list(permutations(second))) @ first) >= as_extreme).mean())
-    drawn = np.random.default_rng(0).permuted(np.tile(second, (_DRAWS, 1)), axis=1)
-    return (1 + int((np.abs(drawn @ first) >= as_extreme).sum())) / (1 + _DRAWS)
+    as_extreme = abs(sum(float(a @ b) for a, b in ranked)) * (1 - _ROUNDING)
+    if math.prod(math.factorial(len(a)) for a, _ in ranked) <= _DRAWS:
+        dealt = np.zeros(1)
+        for a, b in ranked:
+            dealt = np.add.outer(dealt, np.array(list(permutations(b))) @ a).ravel()
+        return float((np.abs(dealt) >= as_extreme).mean())
+    random, dealt = np.random.default_rng(0), np.zeros(_DRAWS)
+    for a, b in ranked:
+        dealt += random.permuted(np.tile(b, (_DRAWS, 1)), axis=1) @ a
+    return (1 + int((np.abs(dealt) >= as_extreme).sum())) / (1 + _DRAWS)
+
+
+def _ranked(x: ArrayLike, y: ArrayLike, groups: Sequence[Hashable] | None) -> list[tuple[Floats, Floats]]:
+    """Both sides' centred ranks in each group of two or more."""
+    sides = [np.asarray(side, dtype=float) for side in (x, y)]
+    labels = [None] * len(sides[0]) if groups is None else list(groups)
+    assert len(sides[0]) == len(sides[1]) == len(labels)
+    places: dict[Hashable, list[int]] = {}
+    for place, label in enumerate(labels):
+        places.setdefault(label, []).append(place)
+    first, second = sides
+    return [(_centred_ranks(first[at]), _centred_ranks(second[at])) for at in places.values() if len(at) > 1]
 
 
 def _centred_ranks(values: ArrayLike) -> Floats:

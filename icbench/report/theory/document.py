@@ -76,19 +76,17 @@ class Theory:
                 f"Whether what was measured early goes with speed cannot be told: {plural(most, 'cell')} of one data "
                 f"set and net, at least {FEWEST_CELLS} are needed."
             )
-        shown = sorted((each for each in tested if each.p_holm < _LEVEL), key=lambda each: -abs(each.rho.value))
         most = max(len(each.cells) for each in tested)
-        if not shown:
-            return (
-                f"Of {plural(len(tested), 'rank correlation')} of what was measured early with speed, over "
-                f"{most} cells at most, none is shown to differ from 0."
-            )
-        listed = "; ".join(f"{each.statistic.title} ({_signed(each.rho.value, 2)})" for each in shown[:3])
-        return (
+        shown = _shown([(each, each.rho.value, each.p_holm) for each in tested])
+        told = (
             f"Of {plural(len(tested), 'rank correlation')} of what was measured early with speed, over {most} cells at "
-            f"most, {len(shown)} {'is' if len(shown) == 1 else 'are'} shown to differ from 0: {listed}"
-            f"{'; …' if len(shown) > 3 else ''}. That they go together does not say that one is the other's cause."
+            f"most, {shown}"
         )
+        equal = [each for each in tested if not math.isnan(each.rho_equal_rates.p)]
+        if equal:
+            shown = _shown([(each, each.rho_equal_rates.value, each.p_holm_equal_rates) for each in equal])
+            told += f"; of {len(equal)} among cells of equal dropout rates, {shown}"
+        return f"{told}. That they go together does not say that one is the other's cause."
 
     @property
     def counts_in_words(self) -> str:
@@ -147,6 +145,16 @@ class Theory:
         }
         present = {key: title for key, (title, is_there) in contents.items() if is_there}
         return render("theory/page.html.j2", self, drawings, present)
+
+
+def _shown(found: Sequence[tuple[Relation, float, float]]) -> str:
+    """In words, which of the relations differ from 0, by their rho and adjusted p; the strongest first."""
+    shown = sorted((each for each in found if each[2] < _LEVEL), key=lambda each: -abs(each[1]))
+    if not shown:
+        return "none is shown to differ from 0"
+    listed = "; ".join(f"{relation.statistic.title} ({_signed(rho, 2)})" for relation, rho, _ in shown[:3])
+    more = "; …" if len(shown) > 3 else ""
+    return f"{len(shown)} {'is' if len(shown) == 1 else 'are'} shown to differ from 0 ({listed}{more})"
 
 
 def _signed(value: float, digits: int = 3) -> str:

@@ -1,6 +1,7 @@
 """Whether cells that differ early in training in what was measured differ in how fast they train: rank correlations."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +24,8 @@ class Relation:
 
     epochs: at which each cell was measured: its first from 1 on, or 0 where there is no other. x: the mean over layers,
     geometric of what is shown logarithmically; y: fractions. rho: Spearman's, with its interval and p, all NaN of less
-    than 5 cells, or where all are equal. p_holm: over all relations.
+    than 5 cells, or where all are equal. rho_equal_rates: the same of ranks among the cells of one dropout rate, for it
+    changes both; NaN where there is but one. p_holm, p_holm_equal_rates: over all relations.
     """
 
     statistic: Statistic
@@ -33,7 +35,9 @@ class Relation:
     x: Floats
     y: Floats
     rho: Tested
+    rho_equal_rates: Tested
     p_holm: float = np.nan
+    p_holm_equal_rates: float = np.nan
 
     @property
     def at(self) -> str:
@@ -49,8 +53,10 @@ def relations(measured: Measured) -> list[Relation]:
         for place, cells in measured.places.items()
         for relation in _relation(measured, statistic, place, cells)
     ]
-    adjusted = stats.holm([each.rho.p for each in found])
-    return [replace(each, p_holm=float(p)) for each, p in zip(found, adjusted, strict=True)]
+    adjusted = zip(
+        found, stats.holm([r.rho.p for r in found]), stats.holm([r.rho_equal_rates.p for r in found]), strict=True
+    )
+    return [replace(each, p_holm=float(p), p_holm_equal_rates=float(equal)) for each, p, equal in adjusted]
 
 
 def _relation(measured: Measured, statistic: Statistic, place: str, cells: list[Cell]) -> Iterator[Relation]:
@@ -58,9 +64,17 @@ def _relation(measured: Measured, statistic: Statistic, place: str, cells: list[
     if len(points) < 2:
         return
     chosen, epochs, x, y = zip(*points, strict=True)
-    enough = len(points) >= FEWEST_CELLS
-    rho = Tested(*stats.rank_correlation(x, y), stats.rank_correlation_p(x, y)) if enough else UNTESTED
-    yield Relation(statistic, place, chosen, epochs, np.array(x), np.array(y), rho)
+    rates = [cell.config.dropout or 0.0 for cell in chosen]  # without dropout as at a rate of 0
+    equal = _tested(x, y, rates) if len(set(rates)) > 1 else UNTESTED
+    yield Relation(statistic, place, chosen, epochs, np.array(x), np.array(y), _tested(x, y, [0] * len(x)), equal)
+
+
+def _tested(x: Sequence[float], y: Sequence[float], groups: Sequence[Hashable]) -> Tested:
+    """Nothing unless as many as the fewest cells could be dealt out, but for one of each further group."""
+    sizes = [count for count in Counter(groups).values() if count > 1]
+    if sum(sizes) - (len(sizes) - 1) < FEWEST_CELLS:
+        return UNTESTED
+    return Tested(*stats.rank_correlation(x, y, groups), stats.rank_correlation_p(x, y, groups))
 
 
 def _point(measured: Measured, statistic: Statistic, cell: Cell) -> Iterator[tuple[int, float, float]]:

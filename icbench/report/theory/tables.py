@@ -33,11 +33,20 @@ _DECIMALS = Kind(_decimals)
 _DIFFERENCE = Kind(lambda e: _bounded(e, "+.4f"), lambda e: e.value, plain_interval)
 _RHO = Kind(lambda e: _bounded(e, "+.2f"), lambda e: e.value, plain_interval)
 _WITHIN = optional(Kind(lambda within: "yes" if within else "no"), None)
+_AT_EQUAL_RATES = (
+    Column("rho_equal_rates", "ρ at equal rates", _RHO, lambda r: r.rho_equal_rates.estimate),
+    Column("p_equal_rates", "p", P, lambda r: r.rho_equal_rates.p),
+    Column("p_holm_equal_rates", "p (Holm)", P, lambda r: r.p_holm_equal_rates),
+)
+
+
+def _where(rows: Sequence[Factor] | Sequence[Relation]) -> list[Column]:
+    """Where they are of several data sets or nets, which."""
+    return [Column("place", "where", TEXT, lambda row: row.place)] if len({row.place for row in rows}) > 1 else []
 
 
 def factors(rows: Sequence[Factor]) -> Table:
     """One row for each cell with dropout, epoch and prediction."""
-    places = {row.place for row in rows}
     return Table(
         name="theory-factors",
         title="Dropout, predicted against measured",
@@ -46,7 +55,7 @@ def factors(rows: Sequence[Factor]) -> Table:
         "The factor of mutual information is p², p = 1 − rate, where P(x = 0) before is 0 or the gates are "
         "known; without these it is an upper bound. Epoch 0: before the first step.",
         columns=(
-            *([Column("place", "where", TEXT, lambda f: f.place)] if len(places) > 1 else []),
+            *_where(rows),
             Column("cell", "cell", TEXT, lambda f: f.name),
             Column("cell_id", "id", TEXT, lambda f: f.cell.cell_id),
             Column("epoch", "epoch", COUNT, lambda f: f.epoch),
@@ -64,7 +73,6 @@ def factors(rows: Sequence[Factor]) -> Table:
 
 def relations(rows: Sequence[Relation]) -> Table:
     """One row a statistic and place."""
-    places = {row.place for row in rows}
     return Table(
         name="theory-relation",
         title="Early in training, and speed",
@@ -73,9 +81,11 @@ def relations(rows: Sequence[Relation]) -> Table:
         "epochs before the learning rate first drops, also those before the measurement. ρ: Spearman's, with Bonett "
         "and Wright's interval; p by permutation of cells, Holm over all rows. ρ > 0: the cells with more of it train "
         f"faster. Of fewer than {FEWEST_CELLS} cells it cannot be told. What the grid varies changes the statistic "
-        "and the speed at once: ρ says whether they go together, not whether one is the other's cause.",
+        "and the speed at once: ρ says whether they go together, not whether one is the other's cause. At "
+        "equal rates: of ranks among the cells of one dropout rate, which changes both by itself; no dropout is a rate "
+        "of 0.",
         columns=(
-            *([Column("place", "where", TEXT, lambda r: r.place)] if len(places) > 1 else []),
+            *_where(rows),
             Column("probe", "probe", TEXT, lambda r: r.statistic.key[0]),
             Column("statistic", "statistic", TEXT, lambda r: r.statistic.title),
             Column("key", "in the probes table", TEXT, lambda r: r.statistic.key[1]),
@@ -86,6 +96,7 @@ def relations(rows: Sequence[Relation]) -> Table:
             Column("rho", "ρ", _RHO, lambda r: r.rho.estimate),
             Column("p", "p", P, lambda r: r.rho.p),
             Column("p_holm", "p (Holm)", P, lambda r: r.p_holm),
+            *(_AT_EQUAL_RATES if any(not math.isnan(row.rho_equal_rates.p) for row in rows) else ()),
         ),
         rows=rows,
     )
