@@ -49,6 +49,11 @@ def visible_gpus() -> tuple[str, ...]:
     return assigned_gpus()
 
 
+def device(choice: str) -> str:
+    """What CUDA programs started here can compute on: a device by name, of `auto` a GPU if there is one."""
+    return ("cuda" if visible_gpus() else "cpu") if choice == "auto" else choice
+
+
 def assigned_gpus() -> tuple[str, ...]:
     """The names in CUDA_VISIBLE_DEVICES, which SLURM sets to what a job was given; none where it is not set."""
     names = (name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(","))

@@ -18,7 +18,7 @@ from icbench.bench.measure import Comparison, Spread, in_turn
 from icbench.bench.scaling import PowerLaw, power_law, stays_above
 from icbench.console import plural
 from icbench.errors import UserError, suggest
-from icbench.machine import cores, visible_gpus
+from icbench.machine import cores, device, visible_gpus
 
 if TYPE_CHECKING:
     from icbench.bench.children import Group
@@ -53,9 +53,7 @@ class Settings:
 
     @property
     def torch_device(self) -> str:
-        if self.device == "auto":
-            return "cuda" if visible_gpus() else "cpu"
-        return self.device
+        return device(self.device)
 
     @property
     def widths(self) -> tuple[int, ...]:
