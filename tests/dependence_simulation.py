@@ -1,8 +1,8 @@
-"""Bias and spread of the estimators of dependence: python tests/dependence_simulation.py prints docs/theory.md's tables.
+"""Bias and spread of the estimators of dependence, for docs/theory.md: python tests/dependence_simulation.py.
 
 Pairs of standard normals of a known correlation, gated; the truth is p^2 times the information of their bins, by
-integration. 300 pairs of 2,000 samples each, 100 of 10,000; then factors as the probe's of a layer, of 64 pairs together.
-About a minute on one core.
+integration. 300 pairs of 2,000 samples each, 100 of 10,000; then factors as a layer's of the probe, of 64 pairs
+together. About a minute on one core.
 """
 
 from math import isqrt
