@@ -14,6 +14,7 @@ Scalar = bool | int | float | str
 # What variants write in their signatures. To Python and the type checker they are plain numbers; the catalogue reads
 # their names.
 PositiveInt = int
+AtLeastTwo = int
 NonNegativeInt = int
 OddInt = int
 PositiveFloat = float
@@ -70,6 +71,7 @@ TYPES: dict[str, ValueType] = {
     "int": ValueType(int, "a whole number"),
     "float": ValueType(float, "a number"),
     "PositiveInt": ValueType(int, "a whole number from 1 up", lambda v: v >= 1),
+    "AtLeastTwo": ValueType(int, "a whole number from 2 up", lambda v: v >= 2),
     # Every channel count of a net is a multiple of its width, so the grid asks that this divides the width.
     "ChannelDivisor": ValueType(int, "a whole number from 1 up", lambda v: v >= 1),
     "NonNegativeInt": ValueType(int, "a whole number from 0 up", lambda v: v >= 0),

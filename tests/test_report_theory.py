@@ -92,12 +92,26 @@ def test_what_goes_with_speed_and_what_does_not(tmp_path: Path) -> None:
     assert (up.rho.p, down.rho.p) == (pytest.approx(2 / 5040), pytest.approx(2 / 5040))
     assert up.p_holm == pytest.approx(3 * 2 / 5040)  # what never varies was not tested
     assert np.isnan(none.rho).all()
-    assert (up.at, found["path_over_displacement"].at) == ("1", "0")
+    assert (up.epoch, found["path_over_displacement"].epoch) == (1, 0)
     assert len(up.cells) == 7
     by_cell = dict(zip((cell.config.dropout for cell in up.cells[-3:]), up.x[-3:], strict=True))
     assert by_cell == pytest.approx({rate: 2 * (2 + rate) + 0.0005 for rate in (0.05, 0.1, 0.2)})
     before_drop = every.evidence.before_drop[up.cells[-1].cell_id]
     assert up.y[-1] == pytest.approx(np.mean(rising(0.6 + 0.1 * 2.2, 4)[:before_drop]))
+
+
+def test_all_cells_are_measured_at_one_epoch(tmp_path: Path) -> None:
+    """The baseline has no rows of epoch 1: the first that all have is 2. Of what it never has, the others' first."""
+
+    def rows(config: RunConfig) -> Iterable[Row]:
+        for epoch in (0, 1, 2, 3) if config.dropout else (0, 2, 3):
+            yield epoch, "a", "dependence", "correlation", score(config) + epoch
+            if epoch < 2:
+                yield epoch, "a", "zigzag", "update_cosine", score(config)
+
+    found = rank_correlations(measured(tmp_path, rows))
+    assert [(each.epoch, len(each.cells)) for each in found.values()] == [(2, 7), (1, 6)]
+    assert found["correlation"].x[0] == 2
 
 
 def test_at_equal_rates(tmp_path: Path) -> None:
@@ -170,7 +184,7 @@ def test_dropout_against_its_prediction(tmp_path: Path) -> None:
             yield epoch, "one", "dependence", INFORMATION, 0.80 + 0.02 * config.seed, 0.03
             yield epoch, "one", "dependence", f"predicted_{INFORMATION}", 0.81
             yield epoch, "two", "dependence", f"predicted_{INFORMATION}", 0.81
-            yield epoch, "one", "dependence", "zero_share_before", 0.25
+            yield epoch, "one", "dependence", "zero_share_before", 0.0
             if config.seed == 0:
                 yield epoch, "two", "dependence", INFORMATION, 0.86, 0.04
 
@@ -183,12 +197,51 @@ def test_dropout_against_its_prediction(tmp_path: Path) -> None:
     of_seeds = np.array([np.average([-0.01, 0.05], weights=[0.03**-2, 0.04**-2]), 0.01])
     reach = students_t.ppf(0.975, 1) * of_seeds.std(ddof=1) / np.sqrt(2)
     assert first.difference == pytest.approx((of_seeds.mean(), of_seeds.mean() - reach, of_seeds.mean() + reach))
-    assert (first.over, first.is_within, first.zeros, first.predicted) == ("2 seeds", False, 0.25, pytest.approx(0.81))
+    assert (first.over, first.is_within, first.zeros, first.predicted) == ("2 seeds", False, 0, pytest.approx(0.81))
     assert first.measured - first.predicted == pytest.approx(first.difference.value)
     profile = profiles(found, first.cell, INFORMATION)[0]
     assert profile.positions == [1, 2]
     assert profile.measured == pytest.approx([0.81, 0.86])
     assert profile.error == pytest.approx([np.hypot(0.03, 0.03) / 2, 0.04])
+
+
+def test_a_bound_is_neither_within_nor_without(tmp_path: Path) -> None:
+    """p^2 is none of it where the values alone tell no gate of a zero; given the gates it is."""
+
+    def rows(config: RunConfig) -> Iterable[Row]:
+        for zeros, layer in ((0.3, "one"), (0.4, "two")):
+            yield 1, layer, "dependence", "zero_share_before", zeros if config.ordering == "ic-conv-relu" else 0.0
+            for name in (INFORMATION, "mutual_information_gate_aware_factor"):
+                yield 1, layer, "dependence", name, 0.7 + zeros / 10, 0.01
+            yield 1, layer, "dependence", f"predicted_{INFORMATION}", 0.8
+
+    every = measured(tmp_path, rows, FEW)
+    found = {(each.name.split(",")[0], each.prediction.title): each for each in factors(every)}
+    plain, given = "mutual information, factor", "mutual information given the gates, factor"
+    assert {key for key, each in found.items() if each.is_within is None} == {("ic-conv-relu", plain)}
+    assert found["relu-ic-conv", given].is_within is False
+    theory = Report(every.evidence, measured=every).theory
+    assert theory is not None
+    assert "in 0 of 3 comparisons" in theory.answer
+    titles = [column.title for column in theory.on_page("theory-factors").columns]
+    predicted = {row[titles.index("predicted")][0] for row in theory.on_page("theory-factors").texts()}
+    assert predicted == {"0.8000", "≤ 0.8000"}
+
+
+def test_one_seed_s_interval_is_over_layers_by_their_precision(tmp_path: Path) -> None:
+    def rows(config: RunConfig) -> Iterable[Row]:
+        for layer, value, error in (("one", 0.90, 0.1), ("two", 0.81, 0.01), ("three", 0.83, 0.02)):
+            yield 1, layer, "dependence", CORRELATION, value, error
+            yield 1, layer, "dependence", f"predicted_{CORRELATION}", 0.8 + error
+
+    found = factors(measured(tmp_path, rows, GRID.replace("seeds: 2", "seeds: 1")))[0]
+    assert found.measured - found.predicted == pytest.approx(found.difference.value)
+    weights = np.array([1.0, 100.0, 25.0])
+    mean = np.average([0, 0, 0.01], weights=weights)
+    assert found.difference.value == pytest.approx(mean)
+    shares = weights / weights.sum()
+    error = np.sqrt(shares**2 / (1 - shares) @ (np.array([0, 0, 0.01]) - mean) ** 2)
+    assert found.difference.high - mean == pytest.approx(students_t.ppf(0.975, 1 / (shares @ shares) - 1) * error)
 
 
 def test_one_seed_s_interval_is_over_layers(tmp_path: Path) -> None:

@@ -733,6 +733,23 @@ def test_intervals_over_test_images_cover() -> None:
     assert simulation.images(2000, 500) == pytest.approx(0.95, abs=4 * math.sqrt(0.95 * 0.05 / 500))
 
 
+@some
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=12))
+def test_a_mean_of_equal_weights_is_the_mean(values: list[float]) -> None:
+    assume(np.ptp(values) > 1e-3)
+    assert stats.weighted_mean(values, np.full(len(values), 0.3)) == pytest.approx(stats.mean(values))
+
+
+def test_a_weighted_mean_s_interval_covers() -> None:
+    """Where weights have nothing to do with what values scatter by, and where they are its precision."""
+    random = np.random.default_rng(0)
+    deviations = random.uniform(0.5, 2, size=12)
+    for weights in (random.uniform(0.5, 2, size=12), deviations**-2):
+        found = [stats.weighted_mean(random.normal(1, deviations), weights) for _ in range(2000)]
+        assert 0.93 <= np.mean([each.low <= 1 <= each.high for each in found]) <= 0.985
+    assert np.isnan(stats.weighted_mean([1], [2]).low)
+
+
 # --- Rank correlations
 
 

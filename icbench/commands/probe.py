@@ -124,7 +124,12 @@ def _recording(sweep: "Sweep", chosen: list[str] | None) -> "Recording":
             raise UserError(f"the grid {sweep.name} names no probes.", remedy)
         return sweep.recording
     try:
-        return recording.parse({"probes": [yaml.safe_load(each) for each in chosen]}, longest=0)
+        probes = [yaml.safe_load(each) for each in chosen]
+        if any(isinstance(each, dict) and {"every", "epochs"} & each.keys() for each in probes):
+            raise UserError(
+                "--probe: of a probe on the command line 'every' and 'epochs' say nothing.", "Use --epochs."
+            )
+        return recording.parse({"probes": probes}, longest=0)
     except Mistake as mistake:
         raise UserError(f"--probe: {mistake.problem}", mistake.remedy) from None
     except yaml.YAMLError:

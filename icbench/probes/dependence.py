@@ -33,7 +33,7 @@ from icbench.probing.measurement import Measurement, Probe
 from icbench.probing.subject import Subject
 from icbench.theory import Estimate
 from icbench.train import seeds
-from icbench.values import PositiveInt
+from icbench.values import AtLeastTwo, PositiveInt
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -45,7 +45,7 @@ _IMAGES_PER_CELL = 8
 _SELU_LIMIT = float(np.float32(-1.7580993408473766))
 
 
-def build(*, images: PositiveInt = 2048, pairs: PositiveInt = 64, bins: PositiveInt = 16) -> Probe:
+def build(*, images: PositiveInt = 2048, pairs: PositiveInt = 64, bins: AtLeastTwo = 16) -> Probe:
     """`images`: how many are looked at; `pairs`: of channels, at each layer at most; `bins`: of a variable without
     zeros, but so many only that 8 images fall to each cell of a pair: with fewer even a corrected estimate has a bias.
     """

@@ -5,9 +5,10 @@ arXiv 1805.11604 does. Over the points, without x: loss_minimum, loss_maximum an
 gradient_change, max |g(x - d) - g(x)| in l2 (the paper's gradient predictiveness); beta_smoothness, the effective one,
 max |g(x - d) - g(x)| / |d|. gradient_norm is |g(x)|, relative_gradient_change is gradient_change / |g(x)|.
 
-The lengths s go from `shortest` to `longest` times that of the step that the optimiser has just made. For gradient
-descent without momentum these are the paper's steps, [1/2, 4] times the learning rate times the gradient; for Adam,
-whose steps are no multiples of the gradient, they are as long as those the training makes.
+The lengths s go from `shortest` to `longest` times that of the step that the optimiser has just made, so that they are
+as long as those of the training, also for Adam, whose steps are no multiples of the gradient. The paper's are [1/2, 4]
+times the learning rate times this gradient: of gradient descent without momentum the same, but for the batch that the
+last step's gradient was of.
 
 All points of a moment have the same images, in a batch of the recipe's size and not augmented, and the same dropout
 gates; batch statistics are those of the point. In float32 at least. n: moments. Standard errors take them as

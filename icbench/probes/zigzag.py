@@ -11,7 +11,8 @@ batch_sign_agreement, of a batch's gradient (n: batches). Rows are the filters o
 weight what its parameters come to.
 
 batch_gradient_cosine: of a batch's gradient and the full one, over `images` but for the last quarter of their batches,
-which are the ones compared (n: batches), so that no batch is part of what it is compared with. update_cosine: of the
+or the last one of two or three, which are the ones compared (n: batches), so that no batch is part of what it is
+compared with. update_cosine: of the
 changes of the weights in successive ones of the training's next steps (n: pairs of steps); path_over_displacement: the
 sum of the changes' lengths over the length of the whole, 1 for a straight line (n: steps). Of each layer's filters, and
 of all parameters. Successive steps are not independent, so the standard error of update_cosine is too small.
@@ -54,7 +55,7 @@ class _Zigzag:
         found: dict[tuple[str, str], list[float]] = defaultdict(list)
         full: dict[str, Tensor] = {}
         batches = list(subject.batch_ranges(self.images))
-        compared_from = len(batches) - len(batches) // 4
+        compared_from = max(1, len(batches) - max(1, len(batches) // 4))
         gradients: dict[str, Tensor] = {}
         single = 0
 

@@ -58,8 +58,8 @@ def probe(
     """Measure a finished run at these epochs by these probes, as far as checkpoints were kept, and add to its rows.
 
     What was measured already is left as it is, or made anew with `again`. `tell` hears of each probe before it begins.
-    Raises UserError for a damaged checkpoint, where another process has the run, and, unless `again`, where a probe has
-    measured it with other options; IcbenchError once all is done where a probe failed.
+    Raises UserError where another process has the run and, unless `again`, where a probe has measured it with other
+    options; IcbenchError once all is done where a probe failed or a checkpoint is damaged.
     """
     files = layout.run(run_id)
     files.folder.mkdir(parents=True, exist_ok=True)
@@ -72,9 +72,9 @@ def probe(
             for row in read_probes(layout, [run_id]).to_pylist()
         ]
         todo = list(wanted) if again else missing(rows, wanted)
-        if not again:
-            _refuse_other_options(run_id, rows, todo)
         possible = [each for each in todo if each[0] == 0 or kept_file(layout.kept(run_id), each[0]).exists()]
+        if not again:
+            _refuse_other_options(run_id, rows, possible)
         count, failures = 0, []
         for epoch, fresh, failed in _measure(layout, run_id, config, possible, data, torch.device(device), tell):
             replaced = {row["probe"] for row in fresh}
@@ -121,7 +121,11 @@ def _measure(
     for epoch in sorted({epoch for epoch, _ in todo}):
         file = kept_file(layout.kept(run_id), epoch)
         # Without a checkpoint it begins as it began: the state before the first step follows from the configuration.
-        state = begin(config, images, file, _Damaged(file), ALONE)
+        try:
+            state = begin(config, images, file, _Damaged(file), ALONE)
+        except UserError as error:
+            yield epoch, [], [str(error)]
+            continue
         rows, failed = [], []
         for at, each in todo:
             if at != epoch:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LEVEL = 0.05
-_IN_FILES = ("cell_id", "key", "probe")
+_IN_FILES = ("cell_id", "key", "probe", "is_bound")
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class Theory:
 
     @property
     def _of_speed(self) -> str:
+        if not self.relations:
+            return "Nothing that is held against speed was measured in two cells at the same epoch."
         tested = [each for each in self.relations if not math.isnan(each.rho.p)]
         if not tested:
             most = max((len(each.cells) for each in self.relations), default=0)

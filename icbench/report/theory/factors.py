@@ -43,8 +43,9 @@ PREDICTIONS = (
 class Factor:
     """A prediction held against a cell at an epoch: means over dropout layers by their precision, then over seeds.
 
-    difference: measured less predicted, with its t-interval over seeds, or over layers where there is one seed. zeros:
-    P(x = 0) before dropout, whose being 0 is the premise of the theorems on mutual information.
+    difference: measured less predicted, with its t-interval over seeds, or over layers, by their precision too, where
+    there is one seed. zeros: P(x = 0) before dropout, whose being 0 is the premise of the theorems on mutual
+    information.
     """
 
     cell: Cell
@@ -59,9 +60,14 @@ class Factor:
     zeros: float
 
     @property
+    def is_bound(self) -> bool:
+        """Whether what is predicted is no value but an upper bound."""
+        return self.prediction.measured == INFORMATION and self.zeros > 0
+
+    @property
     def is_within(self) -> bool | None:
-        """Whether the interval holds the prediction; None without one."""
-        if math.isnan(self.difference.low):
+        """Whether the interval holds the prediction; None without an interval, and of a bound."""
+        if self.is_bound or math.isnan(self.difference.low):
             return None
         return self.difference.low <= 0 <= self.difference.high
 
@@ -98,10 +104,10 @@ def _factor(measured: Measured, cell: Cell, epoch: int, prediction: Prediction) 
     weights = _weights(errors, known)
     of_seeds = _by_seed(differences, weights)
     if len(of_seeds) > 1:
-        sample, over = of_seeds, f"{len(of_seeds)} seeds"
+        difference, over = stats.mean(of_seeds), f"{len(of_seeds)} seeds"
     else:
-        sample = differences[known].tolist()
-        over = f"{len(sample)} layers"
+        difference = stats.weighted_mean(differences[known], weights[known])
+        over = f"{known.sum()} layers"
     zeros, _ = measured.of_cell((_PROBE, "zero_share_before"), cell, epoch)
     yield Factor(
         cell,
@@ -111,7 +117,7 @@ def _factor(measured: Measured, cell: Cell, epoch: int, prediction: Prediction) 
         prediction,
         predicted=float(np.mean(_by_seed(wanted, weights))),
         measured=float(np.mean(_by_seed(found, weights))),
-        difference=stats.mean(sample),
+        difference=difference,
         over=over,
         zeros=float(np.nanmean(zeros)) if zeros.size else math.nan,
     )

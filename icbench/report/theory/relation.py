@@ -22,8 +22,9 @@ FEWEST_CELLS = 5
 class Relation:
     """A statistic early in training against the area under the accuracy curve, a pair of means over seeds each cell.
 
-    epochs: at which each cell was measured: its first from 1 on, or 0 where there is no other. x: the mean over layers,
-    geometric of what is shown logarithmically; y: fractions. rho: Spearman's, with its interval and p, all NaN of less
+    epoch: of those from 1 on at which the most cells were measured the first, or 0 where there is no other; cells that
+    were not measured then are left out. x: the mean over layers, geometric of what is shown logarithmically; y:
+    fractions. rho: Spearman's, with its interval and p, all NaN of less
     than 5 cells, or where all are equal. rho_equal_rates: the same of ranks among the cells of one dropout rate, for it
     changes both; NaN where there is but one. p_holm, p_holm_equal_rates: over all relations.
     """
@@ -31,18 +32,13 @@ class Relation:
     statistic: Statistic
     place: str
     cells: tuple[Cell, ...]
-    epochs: tuple[int, ...]
+    epoch: int
     x: Floats
     y: Floats
     rho: Tested
     rho_equal_rates: Tested
     p_holm: float = np.nan
     p_holm_equal_rates: float = np.nan
-
-    @property
-    def at(self) -> str:
-        """The epochs, in words."""
-        return " or ".join(str(epoch) for epoch in sorted(set(self.epochs)))
 
 
 def relations(measured: Measured) -> list[Relation]:
@@ -60,13 +56,17 @@ def relations(measured: Measured) -> list[Relation]:
 
 
 def _relation(measured: Measured, statistic: Statistic, place: str, cells: list[Cell]) -> Iterator[Relation]:
-    points = [(cell, *point) for cell in cells for point in _point(measured, statistic, cell)]
+    counts = Counter(epoch for cell in cells for epoch in measured.epochs(statistic.key, cell))
+    if not counts:
+        return
+    epoch = min(counts, key=lambda each: (each == 0, -counts[each], each))
+    points = [(cell, *point) for cell in cells for point in _point(measured, statistic, cell, epoch)]
     if len(points) < 2:
         return
-    chosen, epochs, x, y = zip(*points, strict=True)
+    chosen, x, y = zip(*points, strict=True)
     rates = [cell.config.dropout or 0.0 for cell in chosen]  # without dropout as at a rate of 0
     equal = _tested(x, y, rates) if len(set(rates)) > 1 else UNTESTED
-    yield Relation(statistic, place, chosen, epochs, np.array(x), np.array(y), _tested(x, y, [0] * len(x)), equal)
+    yield Relation(statistic, place, chosen, epoch, np.array(x), np.array(y), _tested(x, y, [0] * len(x)), equal)
 
 
 def _tested(x: Sequence[float], y: Sequence[float], groups: Sequence[Hashable]) -> Tested:
@@ -77,15 +77,13 @@ def _tested(x: Sequence[float], y: Sequence[float], groups: Sequence[Hashable]) 
     return Tested(*stats.rank_correlation(x, y, groups), stats.rank_correlation_p(x, y, groups))
 
 
-def _point(measured: Measured, statistic: Statistic, cell: Cell) -> Iterator[tuple[int, float, float]]:
-    """The epoch, and both means over those seeds that were measured then; nothing where none was."""
-    epochs = measured.epochs(statistic.key, cell)
-    if not epochs:
-        return
-    epoch = next((each for each in epochs if each >= 1), epochs[0])
+def _point(measured: Measured, statistic: Statistic, cell: Cell, epoch: int) -> Iterator[tuple[float, float]]:
+    """Both means over those seeds that were measured then; nothing where none was."""
     own = measured.values[statistic.key]
     rows = [measured.evidence.position[run_id] for run_id in cell.run_ids if (run_id, epoch) in own]
+    if not rows:
+        return
     x = float(of_seeds(measured, statistic, cell, epoch).mean())
     y = float(measured.evidence.measures["area"][rows].mean())
     if np.isfinite(x) and np.isfinite(y):
-        yield epoch, x, y
+        yield x, y

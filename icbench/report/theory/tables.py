@@ -32,7 +32,11 @@ VALUE = Kind(_significant)
 _DECIMALS = Kind(_decimals)
 _DIFFERENCE = Kind(lambda e: _bounded(e, "+.4f"), lambda e: e.value, plain_interval)
 _RHO = Kind(lambda e: _bounded(e, "+.2f"), lambda e: e.value, plain_interval)
-_WITHIN = optional(Kind(lambda within: "yes" if within else "no"), None)
+_YES = Kind(lambda said: "yes" if said else "no")
+_WITHIN = optional(_YES, None)
+_PREDICTED = Kind(
+    lambda f: ("≤ " if f.is_bound else "") + _decimals(f.predicted), lambda f: f.predicted, lambda f: {"": f.predicted}
+)
 _AT_EQUAL_RATES = (
     Column("rho_equal_rates", "ρ at equal rates", _RHO, lambda r: r.rho_equal_rates.estimate),
     Column("p_equal_rates", "p", P, lambda r: r.rho_equal_rates.p),
@@ -50,21 +54,23 @@ def factors(rows: Sequence[Factor]) -> Table:
     return Table(
         name="theory-factors",
         title="Dropout, predicted against measured",
-        note="Means over dropout layers, then over seeds. Measured less predicted: 95 % t-interval over seeds, or over "
-        "layers where there is one seed. Where theory holds, 1 in 20 intervals leaves the prediction out by chance. "
-        "The factor of mutual information is p², p = 1 − rate, where P(x = 0) before is 0 or the gates are "
-        "known; without these it is an upper bound. Epoch 0: before the first step.",
+        note="Means over dropout layers by their precision, then over seeds. Measured less predicted: 95 % t-interval "
+        "over seeds, or over layers where there is one seed. Where theory holds, 1 in 20 intervals leaves the "
+        "prediction out by chance. The factor of mutual information is p², p = 1 − rate, where P(x = 0) before is 0 or "
+        "the gates are known; else that is an upper bound (≤), which an interval neither holds nor leaves out. Epoch "
+        "0: before the first step.",
         columns=(
             *_where(rows),
             Column("cell", "cell", TEXT, lambda f: f.name),
             Column("cell_id", "id", TEXT, lambda f: f.cell.cell_id),
             Column("epoch", "epoch", COUNT, lambda f: f.epoch),
             Column("quantity", "quantity", TEXT, lambda f: f.prediction.title),
-            Column("predicted", "predicted", _DECIMALS, lambda f: f.predicted),
+            Column("predicted", "predicted", _PREDICTED, lambda f: f),
             Column("measured", "measured", _DECIMALS, lambda f: f.measured),
             Column("difference", "measured less predicted", _DIFFERENCE, lambda f: f.difference),
             Column("over", "interval over", TEXT, lambda f: f.over),
             Column("within", "prediction within", _WITHIN, lambda f: f.is_within),
+            Column("is_bound", "is a bound", optional(_YES, None), lambda f: f.is_bound),
             Column("zeros", "P(x = 0) before", _DECIMALS, lambda f: f.zeros),
         ),
         rows=rows,
@@ -76,20 +82,20 @@ def relations(rows: Sequence[Relation]) -> Table:
     return Table(
         name="theory-relation",
         title="Early in training, and speed",
-        note="Each cell is one point: a statistic at its first measured epoch from 1 on (0 where there is no other), "
-        "mean over layers, then over seeds; and the area under the accuracy curve, mean over the same seeds: of all "
-        "epochs before the learning rate first drops, also those before the measurement. ρ: Spearman's, with Bonett "
-        "and Wright's interval; p by permutation of cells, Holm over all rows. ρ > 0: the cells with more of it train "
-        f"faster. Of fewer than {FEWEST_CELLS} cells it cannot be told. What the grid varies changes the statistic "
-        "and the speed at once: ρ says whether they go together, not whether one is the other's cause. At "
-        "equal rates: of ranks among the cells of one dropout rate, which changes both by itself; no dropout is a rate "
-        "of 0.",
+        note="Each cell is one point: a statistic at the first epoch from 1 on (0 where there is no other) of those at "
+        "which most cells were measured, mean over layers, then over seeds; and the area under the accuracy curve, "
+        "mean over the same seeds: of all epochs before the learning rate first drops, also those before the "
+        "measurement. ρ: Spearman's, with Bonett and Wright's interval; p by permutation of cells, Holm over all rows. "
+        f"ρ > 0: the cells with more of it train faster. Of fewer than {FEWEST_CELLS} cells it cannot be told. What "
+        "the grid varies changes the statistic and the speed at once: ρ says whether they go together, not whether one "
+        "is the other's cause. At equal rates: of ranks among the cells of one dropout rate, which changes both by "
+        "itself; no dropout is a rate of 0.",
         columns=(
             *_where(rows),
             Column("probe", "probe", TEXT, lambda r: r.statistic.key[0]),
             Column("statistic", "statistic", TEXT, lambda r: r.statistic.title),
             Column("key", "in the probes table", TEXT, lambda r: r.statistic.key[1]),
-            Column("epoch", "epoch", TEXT, lambda r: r.at),
+            Column("epoch", "epoch", COUNT, lambda r: r.epoch),
             Column("cells", "cells", COUNT, lambda r: len(r.cells)),
             Column("lowest", "lowest", VALUE, lambda r: float(np.min(r.x))),
             Column("highest", "highest", VALUE, lambda r: float(np.max(r.x))),
