@@ -61,7 +61,7 @@ def steps(layer: str, width: int, forward: float, ratio: tuple[float, float, flo
     empty = dict.fromkeys(("backward", "both", "ratio"))
     return {
         "layer": layer, "width": width, "forward": Spread(forward, forward, forward, 3), **empty,
-        "forward_ratio": Spread(*ratio, 3), "memory": 4096 * width,
+        "forward_ratio": Spread(*ratio, 3), "memory": 4096 * width, "converged": None,
     }  # fmt: skip
 
 
@@ -80,6 +80,16 @@ def test_verdicts_say_from_where_on_and_how_sure() -> None:
     assert (law.exponent, law.least) == (pytest.approx(2), 256)
     assert curve(rows, "zca", "backward") == ([], [])
     assert growth(rows, "zca", "backward") is None
+
+
+def test_what_was_cut_off_before_it_converged_has_no_part_in_the_growth_of_time() -> None:
+    rows = [steps("ica", width, width**3 / 1e6, (2, 2, 2)) | {"converged": True} for width in WIDTHS[:4]]
+    rows += [steps("ica", width, 1.0, (2, 2, 2)) | {"converged": False} for width in WIDTHS[4:]]
+    time, memory = growth(rows, "ica", "forward"), growth(rows, "ica", "memory")
+    assert time
+    assert memory
+    assert time.exponent == pytest.approx(3)
+    assert memory.least > time.least
 
 
 def test_sources_are_rotated_and_fastica_finds_them() -> None:

@@ -304,6 +304,11 @@ def test_the_page_of_a_real_sweep(swept: Path, icbench_here: Icbench, tmp_path: 
     assert [line["cells"] for line in recorded["theory-relation"]] == [3] * 5
 
 
+def test_the_answer_is_told(swept: Path, icbench_here: Icbench, tmp_path: Path) -> None:
+    done = icbench_here("report", "--results", swept)
+    assert "grid, theory.html: What theory predicts of dropout lies within" in done.out
+
+
 def test_without_probes_there_is_no_page(swept: Path, icbench_here: Icbench, tmp_path: Path) -> None:
     import shutil
 

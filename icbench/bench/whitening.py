@@ -279,8 +279,9 @@ def curve(rows: Sequence[Row], layer: str, cost: str) -> tuple[list[int], list[A
 
 
 def growth(rows: Sequence[Row], layer: str, cost: str) -> PowerLaw | None:
-    """The power law of a cost's medians."""
-    widths, values = curve(rows, layer, cost)
+    """The power law of a cost's medians, but for times of what was cut off before it converged."""
+    whole = [row for row in rows if row["converged"] is not False or cost == "memory"]
+    widths, values = curve(whole, layer, cost)
     middles = [value.median if isinstance(value, Spread) else value for value in values]
     return power_law(widths, middles) if all(value > 0 for value in middles) else None
 

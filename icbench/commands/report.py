@@ -123,6 +123,8 @@ def _tell(documents: "Sequence[Document]", pages: list[Path], *, as_json: bool) 
     for document in documents:
         print(f"{document.name}: {document.question}" if document.question else document.name)
         print(f"{document.answer}\n{document.counts_in_words}")
+        if document.theory:
+            print(f"{document.theory.name}, theory.html: {document.theory.answer}")
         for mixture in document.mixtures:
             complain(f"{document.name}: not known to be comparable, and pooled nevertheless: {mixture}.")
     print(f"{pages[0]} (figures/ and tables/ beside {'each page' if len(documents) > 1 else 'it'})")

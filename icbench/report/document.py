@@ -66,6 +66,10 @@ class Document(Shown, Protocol):
     @property
     def is_empty(self) -> bool: ...
 
+    @property
+    def theory(self) -> "Theory | None":
+        """What probes measured in its runs' networks, on a page of its own."""
+
     def check(self, layout: Layout) -> None:
         """Raise UserError where there is nothing to report yet."""
 
