@@ -28,6 +28,7 @@ from icbench.report.drawing import (
     parts,
     put_one_legend,
 )
+from icbench.report.stats import Tested
 from icbench.report.theory.factors import CORRELATION, INFORMATION, Profile, profiles
 from icbench.report.theory.measured import Measured
 from icbench.report.theory.relation import Relation
@@ -261,14 +262,20 @@ def relations(measured: Measured, rows: Sequence[Relation], looks: Looks) -> Fig
                 axes.plot([x], [100 * y], color=look["color"], marker=look["marker"], markersize=5, alpha=0.9)
             _scale([axes], "x", row.statistic)
             axes.set_xlabel(textwrap.fill(row.statistic.title, TITLE))
-            told = f"ρ = {row.rho.value:+.2f} [{row.rho.low:+.2f}, {row.rho.high:+.2f}]".replace("-", "−")
-            several = len(measured.places) > 1
-            axes.set_title(f"{textwrap.fill(row.place, TITLE)}\n{told}" if several else told)
+            told = [textwrap.fill(row.place, TITLE)] if len(measured.places) > 1 else []
+            told.append(f"ρ = {_in_words(row.rho)}")
+            if not math.isnan(row.rho_equal_rates.value):
+                told.append(f"equal rates {_in_words(row.rho_equal_rates)}")
+            axes.set_title("\n".join(told))
         for axes, _ in zip(grid[::3], part[::3], strict=False):
             axes.set_ylabel("area under the accuracy curve (%)")
         looks.put_legend(figure, grid[: len(part)], lines=False)
         figures["theory-relation" + number] = figure
     return figures
+
+
+def _in_words(rho: Tested) -> str:
+    return f"{rho.value:+.2f} [{rho.low:+.2f}, {rho.high:+.2f}]".replace("-", "−")
 
 
 def _file(statistic: Statistic) -> str:
