@@ -12,10 +12,10 @@ weight what its parameters come to.
 
 batch_gradient_cosine: of a batch's gradient and the full one, over `images` but for the last quarter of their batches,
 or the last one of two or three, which are the ones compared (n: batches), so that no batch is part of what it is
-compared with. update_cosine: of the
-changes of the weights in successive ones of the training's next steps (n: pairs of steps); path_over_displacement: the
-sum of the changes' lengths over the length of the whole, 1 for a straight line (n: steps). Of each layer's filters, and
-of all parameters. Successive steps are not independent, so the standard error of update_cosine is too small.
+compared with. update_cosine: of the changes of the weights in successive ones of the training's next steps (n: pairs of
+steps); path_over_displacement: the sum of the changes' lengths over the length of the whole, 1 for a straight line (n:
+steps). Of each layer's filters, and of all parameters. Successive steps are not independent, so the standard error of
+update_cosine is too small.
 
 In training mode, with dropout's gates, in batches of the recipe's size. Where batch statistics tie images together,
 an image's gradient is its share of the gradient of the sum of all losses: what passes through its own outputs of the

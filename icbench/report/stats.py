@@ -72,7 +72,7 @@ def weighted_mean(values: ArrayLike, weights: ArrayLike, confidence: float = 0.9
 
     Its variance, with h the weights' shares, is the sum of h^2 (x - mean)^2 / (1 - h): from what the values scatter by,
     whatever their weights are (HC2 of MacKinnon and White 1985). One degree of freedom less than the weights' effective
-    number, 1 / sum h^2 (Kish 1965); with n - 1 intervals cover 88 % and more. No interval for n = 1.
+    number, 1 / sum h^2 (Kish 1965): with n - 1 they would be too short where few weigh most. No interval for n = 1.
     """
     x, w = np.asarray(values, dtype=float), np.asarray(weights, dtype=float)
     shares = w / w.sum()

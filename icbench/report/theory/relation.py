@@ -24,9 +24,9 @@ class Relation:
 
     epoch: of those from 1 on at which the most cells were measured the first, or 0 where there is no other; cells that
     were not measured then are left out. x: the mean over layers, geometric of what is shown logarithmically; y:
-    fractions. rho: Spearman's, with its interval and p, all NaN of less
-    than 5 cells, or where all are equal. rho_equal_rates: the same of ranks among the cells of one dropout rate, for it
-    changes both; NaN where there is but one. p_holm, p_holm_equal_rates: over all relations.
+    fractions. rho: Spearman's, with its interval and p, all NaN of less than 5 cells, or where all are equal.
+    rho_equal_rates: the same of ranks among the cells of one dropout rate, for it changes both; NaN where there is but
+    one. p_holm, p_holm_equal_rates: over all relations.
     """
 
     statistic: Statistic
