@@ -372,6 +372,16 @@ def test_what_the_first_rank_does_alone_has_no_time_limit(pool: Pool) -> None:
     assert all(seconds > 3 for seconds in pool.run(2, patient, False, timeout=1))
 
 
+def late(ranks: Ranks) -> None:
+    """The others look after the first one has done its work; it leaves at once."""
+    time.sleep(ranks.rank)
+    ranks.first_alone(int)
+
+
+def test_the_first_rank_does_not_leave_before_all_know_that_its_work_is_done(pool: Pool) -> None:
+    assert pool.run(2, late) == [None, None]
+
+
 def test_a_first_rank_that_dies_at_work_alone_is_lost(pool: Pool) -> None:
     first, second = pool.run(2, patient, True, timeout=20)
     assert first is None

@@ -210,10 +210,11 @@ class _Joined(Ranks):
                 work()
             finally:
                 self._store.set(done, "")
-            return
-        with _peers():
-            while not self._store.check([done]):
-                time.sleep(_LOOK_SECONDS)
+        else:
+            with _peers():
+                while not self._store.check([done]):
+                    time.sleep(_LOOK_SECONDS)
+        self.agree(False)  # the first rank, with whom the store goes, may leave as soon as all know
 
     def _add_up(self, tensor: Tensor) -> Tensor:
         with _peers():
